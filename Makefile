@@ -1,0 +1,31 @@
+# The two commands of this project, and what they are made of. Needs Python 3.11 or later and a package index.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: dev test check bench clean
+
+dev: .venv/installed ## Try it: a real OpenBao, sample secrets, the service, one signed request
+	@exec $(BIN)/woodpecker-vault dev
+
+test: check ## Every check: format, lint, types, tests against a real OpenBao, coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+check: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/installed ## What the service costs on top of the bare calls to Vault that it makes
+	$(BIN)/python benchmarks/overhead.py
+
+clean:
+	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
