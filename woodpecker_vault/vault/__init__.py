@@ -1,0 +1,1 @@
+"""Vault and OpenBao: the only place that imports hvac. Knows nothing of Woodpecker."""

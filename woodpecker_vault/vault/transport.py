@@ -1,0 +1,166 @@
+"""hvac's requests over one shared aiohttp session.
+
+hvac builds URLs and payloads and hands them to an *adapter* (``hvac.adapters.Adapter``, its own extension point). With
+an adapter whose ``request`` is a coroutine, hvac's API methods return awaitables: one connection pool, many reads at
+once, no thread.
+"""
+
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol
+
+import aiohttp
+import hvac.adapters
+import hvac.exceptions
+from typing_extensions import override
+from yarl import URL
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where Vault is and how to talk to it. Times in seconds, certificates as paths of PEM files."""
+
+    address: str
+    namespace: str = ""
+    ca_cert: str = ""
+    ca_path: str = ""
+    client_cert: str = ""
+    client_key: str = ""
+    tls_server_name: str = ""
+    skip_verify: bool = False
+    timeout: float = 3.0
+    max_connections: int = 32
+
+
+class TokenSource(Protocol):
+    """Where requests get their token from."""
+
+    async def current(self) -> str:
+        """The token to use now, logging in first if there is none."""
+
+    async def after_refusal(self, refused: str) -> str | None:
+        """A different token than the one Vault just answered 403 to, if there is one."""
+
+
+def tls_context(connection: Connection) -> ssl.SSLContext:
+    """TLS as the settings ask for it.
+
+    Raises:
+        OSError: a certificate or key cannot be read (``ssl.SSLError`` is one, too).
+    """
+    context = ssl.create_default_context(cafile=connection.ca_cert or None)
+    if connection.ca_path:
+        for file in sorted(Path(connection.ca_path).iterdir()):
+            context.load_verify_locations(file)
+    if connection.client_cert:
+        context.load_cert_chain(connection.client_cert, connection.client_key or None)
+    if connection.skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def open_session(connection: Connection) -> aiohttp.ClientSession:
+    """The one connection pool. Close it when done; must be called in a running event loop."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connection.max_connections, ssl=tls_context(connection)),
+        timeout=aiohttp.ClientTimeout(total=connection.timeout),
+        headers={"X-Vault-Request": "true"},
+    )
+
+
+class Adapter(hvac.adapters.Adapter):  # type: ignore[misc]  # hvac has no types
+    """One request of hvac's, as a coroutine, without a token of its own.
+
+    ``request`` returns the JSON document of an answer, an empty one where the answer has none, and raises hvac's
+    own exceptions.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
+        self._session = session
+        self._connection = connection
+
+    def get_login_token(self, response: Mapping[str, Any]) -> str:
+        """The token that a login's answer holds."""
+        token: str = response["auth"]["client_token"]
+        return token
+
+    async def login(self, url: str, **kwargs: Any) -> dict[str, Any]:
+        """Send a login; the token in its answer is the caller's to keep."""
+        kwargs.pop("use_token", None)
+        return await self.request("post", url, **kwargs)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        raise_exception: bool = True,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Send one request; ``kwargs`` are ``json`` and ``params``."""
+        fields = dict(headers or {})
+        if self._connection.namespace and not url.startswith("/v1/sys/health"):
+            fields["X-Vault-Namespace"] = self._connection.namespace
+        async with self._session.request(
+            method.upper(),
+            URL(self._connection.address.rstrip("/") + url, encoded=True),
+            headers=fields,
+            server_hostname=self._connection.tls_server_name or None,
+            allow_redirects=False,
+            **kwargs,
+        ) as response:
+            body = await response.read()
+            status = response.status
+        document = _document(body)
+        if status < HTTPStatus.MULTIPLE_CHOICES or not raise_exception:
+            if document is None and status == HTTPStatus.OK:
+                raise hvac.exceptions.UnexpectedError(
+                    "the answer is not JSON: this is no Vault", method=method, url=url
+                )
+            return document or {}
+        raise hvac.exceptions.VaultError.from_status(
+            status,
+            f"status {status}",
+            errors=(document or {}).get("errors"),
+            method=method,
+            url=url,
+            json=document,
+        )
+
+
+class AuthenticatedAdapter(Adapter):
+    """The same, with a token; when Vault refuses it and there is another, the request is repeated once."""
+
+    def __init__(self, session: aiohttp.ClientSession, connection: Connection, tokens: TokenSource) -> None:
+        super().__init__(session, connection)
+        self._tokens = tokens
+
+    @override
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Send one request with the current token."""
+        token = await self._tokens.current()
+        try:
+            return await super().request(method, url, {**(headers or {}), "X-Vault-Token": token}, **kwargs)
+        except hvac.exceptions.Forbidden:
+            other = await self._tokens.after_refusal(token)
+            if other is None:
+                raise
+            return await super().request(method, url, {**(headers or {}), "X-Vault-Token": other}, **kwargs)
+
+
+def _document(body: bytes) -> dict[str, Any] | None:
+    """The JSON object in a body, numbers with a point digit for digit; ``None`` if there is none."""
+    try:
+        document = json.loads(body, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
