@@ -1,0 +1,318 @@
+"""Settings: one TOML file, any key from the environment instead, Vault's own variables for what is not set.
+
+All that is wrong is said at once, one line each, before anything starts. Nothing here uses the settings.
+"""
+
+import copy
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from woodpecker_vault.paths import Template
+from woodpecker_vault.signature import load_public_key
+from woodpecker_vault.vault.logins import LOGINS
+from woodpecker_vault.woodpecker import EVENTS, PULL_REQUEST_EVENTS
+
+_PREFIX = "WOODPECKER_VAULT_"
+
+_VAULT_VARIABLES = {
+    "ADDR": "address",
+    "NAMESPACE": "namespace",
+    "CACERT": "ca_cert",
+    "CAPATH": "ca_path",
+    "CLIENT_CERT": "client_cert",
+    "CLIENT_KEY": "client_key",
+    "TLS_SERVER_NAME": "tls_server_name",
+    "SKIP_VERIFY": "skip_verify",
+}
+
+
+class ConfigError(Exception):
+    """What is wrong with the settings, a line each."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def _base_path(text: str) -> str:
+    if text and (not text.startswith("/") or text.endswith("/") or not text.isprintable() or set(text) & set("?#% ")):
+        raise ValueError('must be empty, or start with "/" and not end with one, like "/extension-3f9c"')
+    return text
+
+
+def _url(text: str) -> str:
+    if text and not text.startswith(("http://", "https://")):
+        raise ValueError("must start with http:// or https://")
+    return text.rstrip("/")
+
+
+def _pem(text: str) -> str:
+    load_public_key(text)
+    return text
+
+
+def _key_file(path: str) -> str:
+    try:
+        load_public_key(Path(path).read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return path
+
+
+def _file(path: str) -> str:
+    if path and not Path(path).is_file():
+        raise ValueError(f"{path}: no such file")
+    return path
+
+
+def _mount(text: str) -> str:
+    mount = text.strip("/")
+    if any(segment in {"", ".", ".."} or not segment.isprintable() for segment in mount.split("/")):
+        raise ValueError("must be the path of a KV v2 secrets engine, as `vault secrets list` shows it")
+    return mount
+
+
+def _layer(text: str) -> str:
+    Template.compile(text)
+    return text
+
+
+def _repo_folder(text: str) -> str:
+    template = Template.compile(text, frozenset({"repo_id"}))
+    if not template.is_folder or "repo_id" not in template.names:
+        raise ValueError("must hold {repo_id} and end with /")
+    return text
+
+
+def _event(text: str) -> str:
+    if text not in EVENTS:
+        raise ValueError(f"unknown event; Woodpecker knows {', '.join(EVENTS)}")
+    return text
+
+
+def _login_method(text: str) -> str:
+    if text not in LOGINS:
+        raise ValueError(f"unknown method; there are {', '.join(LOGINS)}")
+    return text
+
+
+def _array(value: object) -> object:
+    """A list out of the environment is a JSON array."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError('must be a JSON array in the environment, like ["one", "two"]') from None
+    return value
+
+
+Url = Annotated[str, AfterValidator(_url)]
+File = Annotated[str, AfterValidator(_file)]
+Array = BeforeValidator(_array)
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Server(_Section):
+    """``[server]``: how this service is reached."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - a server in a container
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    base_path: Annotated[str, AfterValidator(_base_path)] = ""
+    proxy_strips_base_path: bool = False
+    tls_cert: File = ""
+    tls_key: File = ""
+    request_timeout: Seconds = 8.0
+    max_body_bytes: Annotated[int, Field(gt=0)] = 1_048_576
+
+    @model_validator(mode="after")
+    def _tls_whole(self) -> "Server":
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("tls_cert and tls_key go together")
+        return self
+
+
+class Woodpecker(_Section):
+    """``[woodpecker]``: who may ask."""
+
+    public_key_files: Annotated[list[Annotated[str, AfterValidator(_key_file)]], Array] = []
+    public_keys: Annotated[list[Annotated[str, AfterValidator(_pem)]], Array] = []
+    server_url: Url = ""
+    token_file: File = ""
+    max_age: Seconds = 30.0
+    max_clock_skew: Annotated[float, Field(ge=0, le=3600)] = 5.0
+
+    @model_validator(mode="after")
+    def _some_key(self) -> "Woodpecker":
+        if not (self.public_key_files or self.public_keys or self.server_url):
+            raise ValueError("no public key: set public_key_files, public_keys or server_url")
+        return self
+
+
+class VaultAuth(_Section):
+    """``[vault.auth]``: who this service is in Vault."""
+
+    method: Annotated[str, AfterValidator(_login_method)] = "token"
+    token: SecretStr = SecretStr("")
+    token_file: File = ""
+
+    @model_validator(mode="after")
+    def _some_token(self) -> "VaultAuth":
+        if self.method == "token" and bool(self.token.get_secret_value()) == bool(self.token_file):
+            raise ValueError("set either token or token_file, or VAULT_TOKEN in the environment")
+        return self
+
+
+class Vault(_Section):
+    """``[vault]``: where Vault is."""
+
+    address: Url
+    namespace: str = ""
+    ca_cert: File = ""
+    ca_path: str = ""
+    client_cert: File = ""
+    client_key: File = ""
+    tls_server_name: str = ""
+    skip_verify: bool = False
+    timeout: Seconds = 3.0
+    max_connections: Annotated[int, Field(gt=0)] = 32
+    auth: VaultAuth
+
+
+class Secrets(_Section):
+    """``[secrets]``: where in Vault they are, and what holds where an entry does not say."""
+
+    mount: Annotated[str, AfterValidator(_mount)] = "secret"
+    repo: Annotated[str, AfterValidator(_repo_folder)] = "woodpecker/repo/{repo_id}/"
+    layers: Annotated[list[Annotated[str, AfterValidator(_layer)]], Array] = [
+        "woodpecker/global/",
+        "woodpecker/org/{org_id}/",
+        "woodpecker/repo/{repo_id}/",
+    ]
+    default_events: Annotated[list[Annotated[str, AfterValidator(_event)]], Field(min_length=1), Array] = [
+        event for event in EVENTS if event not in PULL_REQUEST_EVENTS
+    ]
+    forks: Literal["allow", "deny"] = "deny"
+    delete: Literal["soft", "destroy"] = "soft"
+
+
+class Log(_Section):
+    """``[log]``: what is said, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class Settings(_Section):
+    """All settings."""
+
+    server: Server = Server()
+    woodpecker: Woodpecker
+    vault: Vault
+    secrets: Secrets = Secrets()
+    log: Log = Log()
+
+
+def load(file: Path | None, environment: Mapping[str, str]) -> Settings:
+    """Read the settings: from the environment, then the file, then Vault's own variables.
+
+    Args:
+        file: the TOML file, if there is one.
+        environment: the process's environment.
+
+    Raises:
+        ConfigError: something in them is wrong.
+    """
+    return check(_read(file) if file else {}, environment)
+
+
+def check(document: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """The same for what is in the file already: its tables."""
+    document = {"woodpecker": {}, "vault": {}} | copy.deepcopy(dict(document))
+    _put_own_variables(document, environment)
+    _put_vault_variables(document, environment)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        lines = [_line(problem) for problem in error.errors(include_url=False, include_input=False)]
+        raise ConfigError(lines) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError([f"{file}: {error.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{file}: {error}"]) from None
+
+
+def _put_own_variables(document: dict[str, Any], environment: Mapping[str, str]) -> None:
+    """``WOODPECKER_VAULT_SERVER__PORT=9000`` is ``port`` in ``[server]``.
+
+    Only names with a double underscore are ours: Kubernetes sets ``WOODPECKER_VAULT_PORT`` and the like by itself
+    where a service is called ``woodpecker-vault``.
+    """
+    for variable, value in sorted(environment.items()):
+        *sections, key = variable.removeprefix(_PREFIX).lower().split("__")
+        if variable.startswith(_PREFIX) and sections:
+            _put(document, sections, key, value)
+
+
+def _put_vault_variables(document: dict[str, Any], environment: Mapping[str, str]) -> None:
+    """What Vault's own tools read fills in what is not set; ``BAO_ADDR`` goes before ``VAULT_ADDR``, as in OpenBao."""
+    vault = document["vault"]
+    if not isinstance(vault, dict):
+        return
+    for suffix, key in _VAULT_VARIABLES.items():
+        value = environment.get(f"BAO_{suffix}") or environment.get(f"VAULT_{suffix}")
+        if value and key not in vault:
+            vault[key] = value
+    token = environment.get("BAO_TOKEN") or environment.get("VAULT_TOKEN")
+    auth = vault.setdefault("auth", {})
+    if not token or not isinstance(auth, dict) or auth.get("method", "token") != "token":
+        return
+    if not {"token", "token_file"} & auth.keys():
+        auth["token"] = token
+
+
+def _put(document: dict[str, Any], sections: Sequence[str], key: str, value: str) -> None:
+    table = document
+    for section in sections:
+        inner = table.setdefault(section, {})
+        if not isinstance(inner, dict):
+            return  # the file has something else there, which validation will name
+        table = inner
+    table[key] = value
+
+
+def _line(problem: ErrorDetails) -> str:
+    *sections, key = (str(part) for part in problem["loc"])
+    where = f"[{'.'.join(sections)}] {key}" if sections else f"[{key}]"
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{where}: there is no such setting"
+        case "missing" if where == "[vault] address":
+            return f"{where}: not set; set it, or VAULT_ADDR in the environment"
+        case _:
+            return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
