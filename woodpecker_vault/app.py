@@ -311,7 +311,7 @@ def _answering(
             return response
         finally:
             exchange.seconds = clocks.steady() - started
-            observe(exchange)
+            asyncio.get_running_loop().call_soon(observe, exchange)  # the answer does not wait for the log
 
     return middleware
 

@@ -8,7 +8,7 @@ holds ``events``, ``images`` and ``branches`` as comma-separated lists, continue
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -26,6 +26,7 @@ NO_EVENT = "none"
 MetadataPatch = Mapping[str, str | None]
 """Changes to custom metadata: ``None`` takes a key away, a key that is not named stays (RFC 7396)."""
 
+_CONTINUED = re.compile(r"\.([2-9]|[1-9][0-9]+)")
 _MAX_KEYS = 64
 _MAX_VALUE_BYTES = 512
 
@@ -269,7 +270,7 @@ def _restrictions_or_none(metadata: Mapping[str, str], default_events: tuple[str
 
 
 def _stored(entry: Entry, path: str, name: str, value: object, default_events: tuple[str, ...]) -> StoredSecret:
-    secret = Secret(name=name, value=SecretStr(_text(value)))
+    text = SecretStr(_text(value))
     try:
         restrictions = restrictions_of(entry, default_events)
         branches = _list(entry.metadata, "branches")
@@ -277,13 +278,9 @@ def _stored(entry: Entry, path: str, name: str, value: object, default_events: t
         if forks not in {"", "allow", "deny"}:
             raise ValueError('forks must be "allow" or "deny"')
     except ValueError as error:
-        return StoredSecret(replace(secret, events=(NO_EVENT,)), path, unreadable=str(error))
-    return StoredSecret(
-        secret=replace(secret, events=restrictions.events, images=restrictions.images, note=restrictions.note),
-        path=path,
-        branches=branches,
-        forks=forks,
-    )
+        return StoredSecret(Secret(name, text, events=(NO_EVENT,)), path, unreadable=str(error))
+    secret = Secret(name, text, restrictions.images, restrictions.events, restrictions.note)
+    return StoredSecret(secret, path, branches, forks)
 
 
 def _text(value: object) -> str:
@@ -307,14 +304,17 @@ def _nested(value: object) -> str:
 
 def _keys_of(metadata: Mapping[str, str], key: str) -> list[str]:
     """``images``, ``images.2``, … as far as they are there, in order."""
-    continued = re.compile(rf"{key}\.([2-9]|[1-9][0-9]+)")
-    numbered = sorted((int(match[1]), match[0]) for name in metadata if (match := continued.fullmatch(name)))
-    return [key] * (key in metadata) + [name for _, name in numbered]
+    names = [name for name in metadata if name.startswith(key)]
+    numbered = [(1, name) for name in names if name == key]
+    numbered += [
+        (int(match[1]), name) for name in names if (match := _CONTINUED.fullmatch(name.removeprefix(key)))
+    ]
+    return [name for _, name in sorted(numbered)]
 
 
 def _list(metadata: Mapping[str, str], key: str) -> tuple[str, ...]:
     items: list[str] = []
-    for name in _keys_of(metadata, key):
+    for name in _keys_of(metadata, key) if metadata else ():
         items += _list_items(name, metadata[name].strip())
     return tuple(dict.fromkeys(items))
 
@@ -345,7 +345,7 @@ def _list_chunks(items: Sequence[str]) -> list[str]:
 
 
 def _read_note(metadata: Mapping[str, str]) -> str:
-    text = "".join(metadata[name] for name in _keys_of(metadata, "note"))
+    text = "".join(metadata[name] for name in _keys_of(metadata, "note")) if metadata else ""
     if text.startswith('"'):
         try:
             decoded = json.loads(text)

@@ -97,10 +97,11 @@ class Service:
         A layer with a placeholder that has no value for this pipeline (a tag's branch) is left out.
         """
         values = placeholder_values(request)
-        layers = await _all(self._layer(template, values) for template in self._rules.layers)
+        # All at once, but the last one first: it is the repository's own and has the most to read after its list.
+        layers = await _all(self._layer(template, values) for template in reversed(self._rules.layers))
         return [
             Decided(stored, decide(stored, request.pipeline, forks_allowed=self._rules.forks_allowed))
-            for stored in merged(layers)
+            for stored in merged(reversed(layers))
         ]
 
     async def list_secrets(self, repo_id: int) -> list[Secret]:

@@ -107,14 +107,14 @@ def verify_head(
         SignatureRefused: anything else that is wrong.
     """
     fields = _combined(headers)
-    covered = _inner_list(fields)
+    covered, parameters = _inner_list(fields)
     signature = _signature_bytes(fields)
     _check_parameters(covered.params, now, freshness)
     components = _component_names(covered)
     if "@request-target" not in components:
         raise SignatureRefused("The signature does not cover @request-target.")
     digest = fields.get("content-digest") if "content-digest" in components else None
-    for base in _signature_bases(components, str(covered), method, target, fields):
+    for base in _signature_bases(components, parameters, method, target, fields):
         for key in keys:
             try:
                 key.verify(signature, base)
@@ -168,7 +168,8 @@ def _dictionary(field_name: str, value: str) -> Dictionary:
     return parsed
 
 
-def _inner_list(fields: Mapping[str, str]) -> InnerList:
+def _inner_list(fields: Mapping[str, str]) -> tuple[InnerList, str]:
+    """The covered components with the signature's parameters, parsed and as the text that was signed."""
     text = fields.get("signature-input")
     if text is None:
         raise SignatureRefused("The request is not signed: it has no Signature-Input.")
@@ -177,9 +178,10 @@ def _inner_list(fields: Mapping[str, str]) -> InnerList:
         raise SignatureRefused(f"Signature-Input has no list of components labelled {LABEL}.")
     # Signers serialise strictly (RFC 9421 section 2.3). A member in any other form was changed on its way, so what
     # is verified below, its strict form, is also exactly what was received.
-    if f"{LABEL}={member}" not in text:
+    strict = str(member)
+    if f"{LABEL}={strict}" not in text:
         raise SignatureRefused("Signature-Input is not in the strict form that it was signed in.")
-    return member
+    return member, strict
 
 
 def _signature_bytes(fields: Mapping[str, str]) -> bytes:

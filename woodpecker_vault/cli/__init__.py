@@ -33,7 +33,12 @@ def _options(
     context: typer.Context,
     config_file: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="TOML file with the settings; see config.example.toml."),
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            envvar="WOODPECKER_VAULT_CONFIG",
+            help="TOML file with the settings; see config.example.toml.",
+        ),
     ] = None,
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:

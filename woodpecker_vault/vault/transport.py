@@ -20,6 +20,8 @@ import hvac.exceptions
 from typing_extensions import override
 from yarl import URL
 
+_DECODER = json.JSONDecoder(parse_float=Decimal)
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -71,6 +73,7 @@ def open_session(connection: Connection) -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=connection.max_connections, ssl=tls_context(connection)),
         timeout=aiohttp.ClientTimeout(total=connection.timeout),
         headers={"X-Vault-Request": "true"},
+        cookie_jar=aiohttp.DummyCookieJar(),
     )
 
 
@@ -160,7 +163,7 @@ class AuthenticatedAdapter(Adapter):
 def _document(body: bytes) -> dict[str, Any] | None:
     """The JSON object in a body, numbers with a point digit for digit; ``None`` if there is none."""
     try:
-        document = json.loads(body, parse_float=Decimal)
+        document = _DECODER.decode(body.decode())
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
