@@ -104,8 +104,7 @@ class ServerKey:
         return self._keys != before
 
     async def first(self) -> bool:
-        """Fetch the key at start, without regard to when it was last tried; whether there is one."""
-        self._fetched_at = self._now()
+        """Fetch the key at start; whether there is one. The minute begins with the first failed signature."""
         await self._fetch()
         return bool(self._keys)
 

@@ -69,8 +69,9 @@ def tls_context(connection: Connection) -> ssl.SSLContext:
 
 def open_session(connection: Connection) -> aiohttp.ClientSession:
     """The one connection pool. Close it when done; must be called in a running event loop."""
+    tls = tls_context(connection) if connection.address.startswith("https:") else False
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connection.max_connections, ssl=tls_context(connection)),
+        connector=aiohttp.TCPConnector(limit=connection.max_connections, ssl=tls),
         timeout=aiohttp.ClientTimeout(total=connection.timeout),
         headers={"X-Vault-Request": "true"},
         cookie_jar=aiohttp.DummyCookieJar(),
