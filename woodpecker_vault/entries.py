@@ -9,11 +9,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 from pydantic import SecretStr
 
+from woodpecker_vault import exact_json
 from woodpecker_vault.errors import Invalid
 from woodpecker_vault.woodpecker import Secret
 
@@ -284,31 +284,15 @@ def _stored(entry: Entry, path: str, name: str, value: object, default_events: t
 
 
 def _text(value: object) -> str:
-    """A value as text: a string is itself, anything else its JSON text, numbers digit for digit."""
-    match value:
-        case str():
-            return value
-        case Decimal():
-            return str(value)
-        case dict():
-            return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_nested(v)}" for k, v in value.items()) + "}"
-        case list():
-            return "[" + ",".join(map(_nested, value)) + "]"
-        case _:
-            return json.dumps(value)
-
-
-def _nested(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _text(value)
+    """A value as text: a string is itself, anything else its JSON text."""
+    return value if isinstance(value, str) else exact_json.dumps(value)
 
 
 def _keys_of(metadata: Mapping[str, str], key: str) -> list[str]:
     """``images``, ``images.2``, … as far as they are there, in order."""
     names = [name for name in metadata if name.startswith(key)]
     numbered = [(1, name) for name in names if name == key]
-    numbered += [
-        (int(match[1]), name) for name in names if (match := _CONTINUED.fullmatch(name.removeprefix(key)))
-    ]
+    numbered += [(int(match[1]), name) for name in names if (match := _CONTINUED.fullmatch(name.removeprefix(key)))]
     return [name for _, name in sorted(numbered)]
 
 

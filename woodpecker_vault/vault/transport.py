@@ -5,11 +5,9 @@ an adapter whose ``request`` is a coroutine, hvac's API methods return awaitable
 once, no thread.
 """
 
-import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +18,7 @@ import hvac.exceptions
 from typing_extensions import override
 from yarl import URL
 
-_DECODER = json.JSONDecoder(parse_float=Decimal)
+from woodpecker_vault import exact_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +73,7 @@ def open_session(connection: Connection) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=connection.timeout),
         headers={"X-Vault-Request": "true"},
         cookie_jar=aiohttp.DummyCookieJar(),
+        json_serialize=exact_json.dumps,
     )
 
 
@@ -108,7 +107,7 @@ class Adapter(hvac.adapters.Adapter):  # type: ignore[misc]  # hvac has no types
         raise_exception: bool = True,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Send one request; ``kwargs`` are ``json`` and ``params``."""
+        """Send one request; ``kwargs`` are ``json`` and ``params``, as requests takes them."""
         fields = dict(headers or {})
         if self._connection.namespace and not url.startswith("/v1/sys/health"):
             fields["X-Vault-Namespace"] = self._connection.namespace
@@ -162,9 +161,9 @@ class AuthenticatedAdapter(Adapter):
 
 
 def _document(body: bytes) -> dict[str, Any] | None:
-    """The JSON object in a body, numbers with a point digit for digit; ``None`` if there is none."""
+    """The JSON object in a body; ``None`` if there is none."""
     try:
-        document = _DECODER.decode(body.decode())
+        document = exact_json.loads(body.decode())
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
