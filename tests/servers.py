@@ -203,13 +203,13 @@ class Service:
                 await asyncio.sleep(0.005)
 
 
-def settings(key: Ed25519PrivateKey, server: OpenBao, **sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def settings(key: Ed25519PrivateKey, bao: OpenBao, /, **sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Settings for a service on a free port; ``sections`` are merged in, ``vault_auth`` for ``[vault.auth]``."""
     base: dict[str, dict[str, Any]] = {
         "server": {"host": "127.0.0.1", "port": free_port()},
         "woodpecker": {"public_keys": [public_pem(key)]},
-        "vault": {"address": server.address},
-        "vault.auth": {"token": server.token},
+        "vault": {"address": bao.address},
+        "vault.auth": {"token": bao.token},
     }
     for name, section in sections.items():
         table = base.setdefault(name.replace("_", "."), {})

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from woodpecker_vault.entries import StoredSecret
+from woodpecker_vault.entries import NO_EVENT, StoredSecret
 from woodpecker_vault.woodpecker import PULL_REQUEST_EVENTS, Pipeline
 
 
@@ -43,14 +43,14 @@ def event_matches(event: str, events: tuple[str, ...]) -> bool:
 
     So a list with only ``pull_request_closed`` never matches (``pipeline/frontend/yaml/compiler``).
     """
-    return ("pull_request" if event in PULL_REQUEST_EVENTS else event) in events
+    return event != NO_EVENT and ("pull_request" if event in PULL_REQUEST_EVENTS else event) in events
 
 
 def branch_matches(branch: str, pattern: str) -> bool:
-    """Whether a branch is one that a pattern means, as in Woodpecker's ``when: branch``.
+    """Whether a branch is one that a pattern means.
 
-    ``*`` and ``?`` stay within one part of the name, ``**`` crosses slashes.
+    As in Woodpecker's ``when: branch``, ``*`` and ``?`` stay within one part of the name, and ``**`` crosses slashes.
     """
-    wildcards = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
-    pieces = (wildcards.get(piece) or re.escape(piece) for piece in re.split(r"(\*\*|\*|\?)", pattern))
+    wildcards = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    pieces = (wildcards.get(piece) or re.escape(piece) for piece in re.split(r"(\*\*/|\*\*|\*|\?)", pattern))
     return re.fullmatch("".join(pieces), branch, re.DOTALL) is not None

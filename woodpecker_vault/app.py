@@ -135,12 +135,12 @@ def create_app(
         [
             web.get("/healthz", routes.healthz, allow_head=False),
             web.get("/readyz", routes.readyz, allow_head=False),
-            web.post(base + "/secrets", routes.pipeline_secrets),
-            web.get(many, routes.list_secrets, allow_head=False),
-            web.post(many, guard.once(routes.create_secret)),
-            web.get(one, routes.get_secret, allow_head=False),
-            web.put(one, guard.once(routes.update_secret)),
-            web.delete(one, guard.once(routes.delete_secret)),
+            web.post(base + "/secrets", routes.pipeline_secrets, expect_handler=_expect),
+            web.get(many, routes.list_secrets, allow_head=False, expect_handler=_expect),
+            web.post(many, guard.once(routes.create_secret), expect_handler=_expect),
+            web.get(one, routes.get_secret, allow_head=False, expect_handler=_expect),
+            web.put(one, guard.once(routes.update_secret), expect_handler=_expect),
+            web.delete(one, guard.once(routes.delete_secret), expect_handler=_expect),
         ]
     )
     return app
@@ -220,6 +220,9 @@ class _Guard:
         head = await self._verified_head(request, target)
         if (request.content_length or 0) > self._limits.max_body_bytes:
             raise TooLarge(self._limits.max_body_bytes)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # that was not the answer yet
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -280,6 +283,10 @@ class _Guard:
             )
 
 
+async def _expect(_request: web.Request) -> None:
+    """Promise nothing: a stranger is not asked for his body. :meth:`_Guard.verify` asks for it when it is time."""
+
+
 def _verifying(guard: _Guard, open_paths: frozenset[str]) -> Any:
     @web.middleware
     async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -322,7 +329,7 @@ def _problem(error: Exception, request: web.Request) -> Problem:
         case Problem():
             return error
         case TimeoutError():
-            return Unavailable("Vault did not answer within server.request_timeout.", cause="the time was up")
+            return Unavailable("It was not done within server.request_timeout.", cause="the time was up")
         case web.HTTPMethodNotAllowed():
             return MethodNotAllowed(request.method, set(error.allowed_methods))
         case web.HTTPNotFound():

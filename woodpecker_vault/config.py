@@ -5,10 +5,13 @@ All that is wrong is said at once, one line each, before anything starts. Nothin
 
 import copy
 import json
+import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +31,7 @@ from woodpecker_vault.vault.logins import LOGINS
 from woodpecker_vault.woodpecker import EVENTS, PULL_REQUEST_EVENTS
 
 _PREFIX = "WOODPECKER_VAULT_"
+_LONGEST_PATH_SHOWN = 300
 
 _VAULT_VARIABLES = {
     "ADDR": "address",
@@ -50,15 +54,27 @@ class ConfigError(Exception):
 
 
 def _base_path(text: str) -> str:
-    if text and (not text.startswith("/") or text.endswith("/") or not text.isprintable() or set(text) & set("?#% ")):
-        raise ValueError('must be empty, or start with "/" and not end with one, like "/extension-3f9c"')
+    segments = text.split("/")[1:]
+    if text and (not re.fullmatch(r"(/[\w.~-]+)+", text, re.ASCII) or {".", ".."} & set(segments)):
+        raise ValueError(
+            'must be empty, or like "/extension-3f9c": a slash before each part, of letters, digits and -._~'
+        )
     return text
 
 
 def _url(text: str) -> str:
-    if text and not text.startswith(("http://", "https://")):
-        raise ValueError("must start with http:// or https://")
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole or not text.isprintable() or parts.query or parts.fragment:
+        raise ValueError('must be like "https://host:port"')
     return text.rstrip("/")
+
+
+def _url_or_none(text: str) -> str:
+    return _url(text) if text else text
 
 
 def _pem(text: str) -> str:
@@ -70,16 +86,30 @@ def _key_file(path: str) -> str:
     try:
         load_public_key(Path(path).read_text())
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+        raise ValueError(f"{_shown(path)}: {error.strerror}") from None
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{_shown(path)}: {error}") from None
     return path
 
 
 def _file(path: str) -> str:
-    if path and not Path(path).is_file():
-        raise ValueError(f"{path}: no such file")
+    try:
+        if path:
+            Path(path).open("rb").close()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{_shown(path)}: {getattr(error, 'strerror', None) or 'not a path'}") from None
     return path
+
+
+def _folder(path: str) -> str:
+    if path and not os.path.isdir(path):  # noqa: PTH112 - False, not an error, for what is no path at all
+        raise ValueError(f"{_shown(path)}: no such folder")
+    return path
+
+
+def _shown(path: str) -> str:
+    """A path in an error; not what was pasted in its place."""
+    return path if path.isprintable() and len(path) < _LONGEST_PATH_SHOWN else "what is there is not a path"
 
 
 def _mount(text: str) -> str:
@@ -157,7 +187,7 @@ class Woodpecker(_Section):
 
     public_key_files: Annotated[list[Annotated[str, AfterValidator(_key_file)]], Array] = []
     public_keys: Annotated[list[Annotated[str, AfterValidator(_pem)]], Array] = []
-    server_url: Url = ""
+    server_url: Annotated[str, AfterValidator(_url_or_none)] = ""
     token_file: File = ""
     max_age: Seconds = 30.0
     max_clock_skew: Annotated[float, Field(ge=0, le=3600)] = 5.0
@@ -189,7 +219,7 @@ class Vault(_Section):
     address: Url
     namespace: str = ""
     ca_cert: File = ""
-    ca_path: str = ""
+    ca_path: Annotated[str, AfterValidator(_folder)] = ""
     client_cert: File = ""
     client_key: File = ""
     tls_server_name: str = ""
@@ -197,6 +227,12 @@ class Vault(_Section):
     timeout: Seconds = 3.0
     max_connections: Annotated[int, Field(gt=0)] = 32
     auth: VaultAuth
+
+    @model_validator(mode="after")
+    def _tls_usable(self) -> "Vault":
+        if self.client_key and not self.client_cert:
+            raise ValueError("client_key is set, but client_cert is not")
+        return self
 
 
 class Secrets(_Section):
@@ -284,15 +320,17 @@ def _put_vault_variables(document: dict[str, Any], environment: Mapping[str, str
     vault = document["vault"]
     if not isinstance(vault, dict):
         return
+    if vault.get("address") == "":
+        del vault["address"]
     for suffix, key in _VAULT_VARIABLES.items():
         value = environment.get(f"BAO_{suffix}") or environment.get(f"VAULT_{suffix}")
-        if value and key not in vault:
+        if value and vault.get(key, "") == "":
             vault[key] = value
     token = environment.get("BAO_TOKEN") or environment.get("VAULT_TOKEN")
     auth = vault.setdefault("auth", {})
     if not token or not isinstance(auth, dict) or auth.get("method", "token") != "token":
         return
-    if not {"token", "token_file"} & auth.keys():
+    if not auth.get("token") and not auth.get("token_file"):
         auth["token"] = token
 
 
@@ -301,7 +339,8 @@ def _put(document: dict[str, Any], sections: Sequence[str], key: str, value: str
     for section in sections:
         inner = table.setdefault(section, {})
         if not isinstance(inner, dict):
-            return  # the file has something else there, which validation will name
+            table[f"{section}.{key}"] = value  # there is a value where a table should be; validation will name both
+            return
         table = inner
     table[key] = value
 
@@ -313,6 +352,6 @@ def _line(problem: ErrorDetails) -> str:
         case "extra_forbidden":
             return f"{where}: there is no such setting"
         case "missing" if where == "[vault] address":
-            return f"{where}: not set; set it, or VAULT_ADDR in the environment"
+            return f"{where}: set it, or VAULT_ADDR in the environment"
         case _:
             return f"{where}: {problem['msg'].removeprefix('Value error, ')}"

@@ -164,10 +164,11 @@ def _with_value(data: Mapping[str, Any], value: SecretStr) -> dict[str, Any]:
 
 def is_within(narrow: Restrictions, wide: Restrictions) -> bool:
     """Whether every use that ``narrow`` allows is one that ``wide`` allows."""
-    images_within = not wide.images or (
-        bool(narrow.images) and all(_covered(image, wide.images) for image in narrow.images)
-    )
-    return set(narrow.events) - {NO_EVENT} <= set(wide.events) and images_within
+    events = set(narrow.events) - {NO_EVENT}
+    if not events or not wide.images:
+        return events <= set(wide.events)
+    images_within = bool(narrow.images) and all(_covered(image, wide.images) for image in narrow.images)
+    return events <= set(wide.events) and images_within
 
 
 def common(one: Restrictions, other: Restrictions) -> Restrictions:
@@ -213,7 +214,7 @@ Step = PutData | PatchMetadata
 def steps_to_create(entry: Entry, change: Change) -> list[Step]:
     """How to make a secret where there is none: its restrictions first, as without data nobody takes it for one.
 
-    What a deleted secret of that name was restricted by stays, but not its permission for forks.
+    The branches that a deleted secret of that name was for stay, but not its permission for forks.
     """
     patch = dict(metadata_patch(entry.metadata, events=change.events, images=change.images, note=change.note))
     if entry.metadata.get("forks", "").strip().lower() == "allow":
@@ -242,13 +243,8 @@ def steps_to_update(entry: Entry, change: Change, default_events: tuple[str, ...
         return [put, *_patches(entry.metadata, patch)]
     both = common(old, new)
     first = metadata_patch(entry.metadata, events=both.events, images=both.images)
-    between = patched(entry.metadata, first)
-    last = metadata_patch(
-        between,
-        events=_list(patched(entry.metadata, patch), "events"),
-        images=_list(patched(entry.metadata, patch), "images"),
-        note=change.note,
-    )
+    between, after = patched(entry.metadata, first), patched(entry.metadata, patch)
+    last = {key: after.get(key) for key in {*between, *after} if between.get(key) != after.get(key)}
     return [*_patches(entry.metadata, first), put, *_patches(between, last)]
 
 
@@ -316,16 +312,24 @@ def _list_items(name: str, text: str) -> list[str]:
 
 
 def _list_chunks(items: Sequence[str]) -> list[str]:
-    chunks: list[str] = []
+    chunks: list[list[str]] = []
     for item in items:
-        longer = f"{chunks[-1]},{item}" if chunks else item
-        if chunks and len(longer.encode()) <= _MAX_VALUE_BYTES:
-            chunks[-1] = longer
+        if chunks and len(_list_text([*chunks[-1], item]).encode()) <= _MAX_VALUE_BYTES:
+            chunks[-1].append(item)
         else:
-            chunks.append(item)
-        if len(chunks[-1].encode()) > _MAX_VALUE_BYTES:
-            raise Invalid(f"One image is longer than the {_MAX_VALUE_BYTES} bytes that Vault's custom metadata takes.")
-    return chunks
+            chunks.append([item])
+    texts = list(map(_list_text, chunks))
+    if any(len(text.encode()) > _MAX_VALUE_BYTES for text in texts):
+        raise Invalid(
+            f"One image or event is longer than the {_MAX_VALUE_BYTES} bytes that Vault's custom metadata takes."
+        )
+    return texts
+
+
+def _list_text(items: list[str]) -> str:
+    """A list as an admin would type it, or as a JSON array where an item of it could not be read back otherwise."""
+    text = ",".join(items)
+    return json.dumps(items) if text.startswith("[") or _list_items("", text) != items else text
 
 
 def _read_note(metadata: Mapping[str, str]) -> str:
@@ -353,8 +357,11 @@ def _note_chunks(note: str) -> list[str]:
 
 
 def _covered(image: str, images: Iterable[str]) -> bool:
-    """Whether a list lets this image in: an entry with a tag must match exactly, one without ignores the tag."""
-    return any(image == other or (not _tag(other) and image.removesuffix(_tag(image)) == other) for other in images)
+    """Whether a list lets this image in: an entry with a tag must match exactly, one without ignores the tag.
+
+    As in Woodpecker (``pipeline/frontend/yaml/utils/image.go``), any colon makes a tag, that of a port too.
+    """
+    return any(image == other or (":" not in other and image.removesuffix(_tag(image)) == other) for other in images)
 
 
 def _tag(image: str) -> str:

@@ -87,11 +87,15 @@ class Invalid(Problem):
 
 
 class Unavailable(Problem):
-    """Vault cannot answer now; the same request may work later."""
+    """Vault cannot answer now; the same request may work later.
+
+    ``maybe_done`` says that what was asked of Vault may have been done all the same, or be done yet.
+    """
 
     status = 503
     title = "Vault unavailable"
 
-    def __init__(self, detail: str, *, cause: str = "", retry_after: int = 1) -> None:
+    def __init__(self, detail: str, *, cause: str = "", retry_after: int = 1, maybe_done: bool = False) -> None:
         super().__init__(detail, cause=cause)
         self.retry_after = retry_after
+        self.maybe_done = maybe_done

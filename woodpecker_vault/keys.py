@@ -34,23 +34,25 @@ class KeyFile:
 
     def key(self) -> Ed25519PublicKey:
         """The key that is in the file, or the last good one."""
-        try:
-            state = self._stat()
-            if state != self._state:
-                self._state = state
+        state = self._stat()
+        if state != self._state:
+            self._state = state
+            try:
                 self._key = load_public_key(self._path.read_text())
-                log.info("a public key file changed", extra={"file": str(self._path)})
-        except (OSError, ValueError) as error:
-            if self._state is not None:
+            except (OSError, ValueError) as error:
                 log.warning(
                     "a public key file cannot be read; its last key stays",
                     extra={"file": str(self._path), "cause": str(error)},
                 )
-            self._state = None
+            else:
+                log.info("a public key file changed", extra={"file": str(self._path)})
         return self._key
 
     def _stat(self) -> tuple[int, int, int] | None:
-        stat = self._path.stat()
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
         return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
@@ -115,7 +117,11 @@ class ServerKey:
             async with self._session.get(self._url, headers=headers, timeout=_FETCH_TIMEOUT) as response:
                 if response.status != HTTPStatus.OK:
                     raise ValueError(f"status {response.status}")
-                answer = await response.content.read(_MAX_ANSWER)
+                answer = b""
+                async for chunk in response.content.iter_any():
+                    answer += chunk
+                    if len(answer) > _MAX_ANSWER:
+                        raise ValueError("the answer is too long for a key")
             key = load_public_key(answer.decode())
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
             log.warning(

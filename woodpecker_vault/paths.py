@@ -128,7 +128,7 @@ def name_from_url(segment: str) -> str:
         Invalid: it does not decode to unicode.
     """
     try:
-        return unquote_to_bytes(segment).decode()
+        return unquote_to_bytes(segment.encode("utf-8", "surrogateescape")).decode()
     except UnicodeDecodeError:
         raise Invalid("The secret's name in the URL must be percent-encoded UTF-8.") from None
 

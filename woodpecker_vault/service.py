@@ -23,7 +23,7 @@ from woodpecker_vault.entries import (
     steps_to_update,
     stored_value,
 )
-from woodpecker_vault.errors import Conflict, Denied, Invalid, NotFound
+from woodpecker_vault.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from woodpecker_vault.paths import Template, name_of, segment_of
 from woodpecker_vault.woodpecker import (
     PipelineRequest,
@@ -82,11 +82,14 @@ class Service:
 
     Args:
         store: reads and writes entries.
-        hold: makes the caller the only writer of the entry at a path, while it is entered.
+        hold: makes the caller the only writer of the entry at a path, while it is entered; a number tells it
+            which write that is, so that a repetition can go on where the first was cut short.
         rules: ``[secrets]``.
     """
 
-    def __init__(self, store: Store, hold: Callable[[str], AbstractAsyncContextManager[None]], rules: Rules) -> None:
+    def __init__(
+        self, store: Store, hold: Callable[[str, int], AbstractAsyncContextManager[None]], rules: Rules
+    ) -> None:
         self._store = store
         self._hold = hold
         self._rules = rules
@@ -106,9 +109,8 @@ class Service:
 
     async def list_secrets(self, repo_id: int) -> list[Secret]:
         """A repository's own secrets, sorted by name, without those whose restrictions cannot be read."""
-        stored = await self._folder(self._folder_of(repo_id))
-        by_name = {one.secret.name: one.secret for one in stored if not one.unreadable}
-        return [by_name[name] for name in sorted(by_name)]
+        by_name = {one.secret.name: one for one in await self._folder(self._folder_of(repo_id))}
+        return [by_name[name].secret for name in sorted(by_name) if not by_name[name].unreadable]
 
     async def get_secret(self, repo_id: int, name: str) -> Secret:
         """One of a repository's own secrets.
@@ -142,7 +144,7 @@ class Service:
             note=body.note or "",
         )
         await self._check_free(await self._store.read(path), repo_id, body.name or "")
-        async with self._hold(path):
+        async with self._hold(path, hash(("create", change))):
             entry = await self._store.read(path)
             await self._check_free(entry, repo_id, body.name or "")
             await self._carry_out(path, entry, steps_to_create(entry, change))
@@ -171,7 +173,7 @@ class Service:
             images=check_images(body.images or ()) if "images" in given else None,
             note=(body.note or "") if "note" in given else None,
         )
-        async with self._hold(path):
+        async with self._hold(path, hash(("update", change))):
             entry = await self._existing(repo_id, path, name)
             steps = steps_to_update(entry, change, self._rules.default_events)
             after = _readable(self._after(entry, steps, path, name))
@@ -186,12 +188,12 @@ class Service:
             Conflict: it is part of a larger entry.
         """
         path = self._path_of(repo_id, name)
-        async with self._hold(path):
+        async with self._hold(path, hash("delete")):
             await self._existing(repo_id, path, name)
             if self._rules.destroy_on_delete:
-                await self._store.destroy(path)
+                await _written(self._store.destroy(path))
             else:
-                await self._store.delete(path)
+                await _written(self._store.delete(path))
 
     async def _layer(self, template: Template, values: Mapping[str, str]) -> list[StoredSecret]:
         path = template.render(values)
@@ -252,19 +254,29 @@ class Service:
         return stored_value(after, path, name, self._rules.default_events)
 
     async def _carry_out(self, path: str, entry: Entry, steps: Iterable[Step]) -> None:
-        """Do the steps in order; take the ones on metadata back if it is certain that the data was not written."""
-        done: list[PatchMetadata] = []
+        """Do the steps in order; if one of them certainly was not done, take back those before it."""
+        done: list[Step] = []
         for step in steps:
-            if isinstance(step, PatchMetadata):
-                await self._store.patch_metadata(path, step.patch)
-                done.append(step)
-                continue
             try:
-                await self._store.put(path, step.data, cas=entry.version)
+                if isinstance(step, PatchMetadata):
+                    await _written(self._store.patch_metadata(path, step.patch))
+                else:
+                    await _written(self._store.put(path, step.data, cas=entry.version))
             except (Conflict, Denied, Invalid):
-                for patch in reversed(done):
-                    await self._store.patch_metadata(path, patch.undo)
+                for before in reversed(done):
+                    await self._take_back(path, entry, before)
                 raise
+            done.append(step)
+
+    async def _take_back(self, path: str, entry: Entry, step: Step) -> None:
+        """Undo a step, except for what somebody else, an admin, has changed since."""
+        if isinstance(step, PatchMetadata):
+            now = (await self._store.read(path)).metadata
+            undo = {key: was for key, was in step.undo.items() if now.get(key) == step.patch[key]}
+            if undo:
+                await _written(self._store.patch_metadata(path, undo))
+        else:
+            await _written(self._store.put(path, entry.data, cas=entry.version + 1))
 
     def _folder_of(self, repo_id: int) -> str:
         return self._rules.repo.render({"repo_id": str(repo_id)}) or ""
@@ -300,6 +312,14 @@ async def _all(awaitables: Iterable[Awaitable[_Result]]) -> list[_Result]:
         for task in tasks:
             task.cancel()
         raise
+
+
+async def _written(write: Awaitable[None]) -> None:
+    """Await a write. Being cut short in the midst of it leaves its outcome open, which is said."""
+    try:
+        await write
+    except asyncio.CancelledError:
+        raise Unavailable("The time was up before Vault had done it; read the secret.", maybe_done=True) from None
 
 
 def _no_such_secret() -> NotFound:

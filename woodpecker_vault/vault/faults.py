@@ -8,29 +8,6 @@ from hvac import exceptions
 
 from woodpecker_vault.errors import Conflict, Denied, Invalid, Problem, Unavailable
 
-_OURS: tuple[tuple[tuple[type[Exception], ...], type[Problem], str], ...] = (
-    (
-        (exceptions.Forbidden, exceptions.Unauthorized),
-        Denied,
-        "Vault denies this to the service's token: its policy lacks a path, or the token is no longer valid.",
-    ),
-    ((exceptions.InvalidRequest,), Invalid, "Vault refuses this name or this content."),
-    ((exceptions.RateLimitExceeded,), Unavailable, "Vault limits the rate of requests; try again shortly."),
-    (
-        (exceptions.VaultDown, exceptions.VaultNotInitialized),
-        Unavailable,
-        "Vault is sealed, starting or on standby: see `vault status`.",
-    ),
-    ((exceptions.VaultError,), Unavailable, "Vault answered with an error; its own log says more."),
-    ((TimeoutError,), Unavailable, "Vault did not answer in time."),
-    (
-        (aiohttp.ClientError, OSError),
-        Unavailable,
-        "Vault cannot be reached: check vault.address and the network.",
-    ),
-)
-"""Foreign errors in the order in which they are looked for, what each becomes, and what to do about it."""
-
 
 class Missing(Exception):
     """Vault's 404. ``document`` is its body: a deleted version answers 404 too, and says so there."""
@@ -56,18 +33,54 @@ def translated(doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (exceptions.VaultError, aiohttp.ClientError, OSError) as error:
-        raise _ours(error, doing) from error
+    except exceptions.VaultError as error:
+        raise _from_vault(error, f"{doing}: {type(error).__name__}: {error}") from error
+    except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+        raise _from_network(error, f"{doing}: {type(error).__name__}: {error}") from error
 
 
-def _ours(error: Exception, doing: str) -> Exception:
-    cause = f"{doing}: {type(error).__name__}: {error}"
-    if isinstance(error, exceptions.InvalidPath):
-        if not error.errors:
+@contextmanager
+def well_formed(doing: str) -> Iterator[None]:
+    """Raise :exc:`Unavailable` where an answer does not have the shape of Vault's."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise Unavailable(
+            "What answers at vault.address does not answer as Vault does.",
+            cause=f"{doing}: the answer has another shape ({type(error).__name__})",
+            maybe_done=True,
+        ) from error
+
+
+def _from_vault(error: exceptions.VaultError, cause: str) -> Problem | Missing:  # noqa: PLR0911 - one a kind of error
+    match error:
+        case exceptions.InvalidPath() if not error.errors:
             return Missing(error.json or {})
-        # "no handler for route": only a token that may do everything is told so, to others it is a 403.
-        return Denied("Vault has no KV v2 secrets engine there: check secrets.mount.", cause=cause)
-    if isinstance(error, exceptions.InvalidRequest) and "check-and-set" in str(error):
-        return Conflict("Another write came first; read the secret and try again.", cause=cause)
-    problem, advice = next((problem, advice) for foreign, problem, advice in _OURS if isinstance(error, foreign))
-    return problem(advice, cause=cause)
+        case exceptions.InvalidPath():
+            # "no handler for route": only a token that may do everything is told so, to others it is a 403.
+            return Denied("Vault has no KV v2 secrets engine there: check secrets.mount.", cause=cause)
+        case exceptions.Forbidden() | exceptions.Unauthorized():
+            return Denied(
+                "Vault denies this to the service's token: its policy lacks a path, or the token is no longer valid.",
+                cause=cause,
+            )
+        case exceptions.InvalidRequest() if error.json is None and error.text:
+            return Unavailable("What answers at vault.address is no Vault, or wants https.", cause=cause)
+        case exceptions.InvalidRequest() if "check-and-set" in str(error):
+            return Conflict("Another write came first; read the secret and try again.", cause=cause)
+        case exceptions.InvalidRequest():
+            return Invalid("Vault refuses this name or this content.", cause=cause)
+        case exceptions.RateLimitExceeded():
+            return Unavailable("Vault limits the rate of requests; try again shortly.", cause=cause)
+        case exceptions.VaultDown() | exceptions.VaultNotInitialized():
+            return Unavailable("Vault is sealed, starting or on standby: see `vault status`.", cause=cause)
+        case _:
+            return Unavailable("Vault answered with an error; its own log says more.", cause=cause, maybe_done=True)
+
+
+def _from_network(error: Exception, cause: str) -> Unavailable:
+    never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    advice = "Vault cannot be reached: check vault.address and the network."
+    if isinstance(error, TimeoutError):
+        advice = "Vault did not answer in time."
+    return Unavailable(advice, cause=cause, maybe_done=not never_sent)

@@ -8,8 +8,8 @@ from hvac.api.auth_methods import Token
 from hvac.api.system_backend import SystemBackend
 from hvac.utils import format_url
 
-from woodpecker_vault.errors import Problem, Unavailable
-from woodpecker_vault.vault.faults import Missing, translated
+from woodpecker_vault.errors import Denied, Problem, Unavailable
+from woodpecker_vault.vault.faults import Missing, translated, well_formed
 from woodpecker_vault.vault.transport import Adapter
 
 _DEADLINE = 2.0
@@ -45,6 +45,7 @@ class Health:
         self._mount = mount.strip("/")
         self._folders = folders
         self._now = now
+        self._initialized = self._sealed = False
         self._running: asyncio.Task[tuple[bool, Mapping[str, Any]]] | None = None
         self._known: tuple[bool, Mapping[str, Any]] | None = None
         self._known_at = float("-inf")
@@ -58,7 +59,6 @@ class Health:
         return await asyncio.shield(self._running)
 
     async def _check(self) -> tuple[bool, Mapping[str, Any]]:
-        checks: dict[str, dict[str, Any]] = {}
         parts: dict[str, Callable[[], Awaitable[None]]] = {
             "address": self._address,
             "seal": self._seal,
@@ -66,37 +66,36 @@ class Health:
             "mount": self._mounted,
             "list": self._listable,
         }
-        healthy = True
+        checks = {name: {"ok": False, "detail": "not checked, as another check failed"} for name in parts}
         try:
             async with asyncio.timeout(_DEADLINE):
                 for name, part in parts.items():
-                    checks[name] = {"ok": False, "detail": "Vault did not answer in time"}
+                    checks[name] = {"ok": False, "detail": "Vault did not answer in time."}
                     await part()
                     checks[name] = {"ok": True}
         except Problem as problem:
-            healthy = False
-            checks[name] = {"ok": False, "detail": problem.detail}
+            checks[name]["detail"] = problem.detail
+        except Missing:
+            checks[name]["detail"] = "What answers at vault.address does not answer as Vault does."
         except TimeoutError:
-            healthy = False
-        for name in parts.keys() - checks.keys():
-            checks[name] = {"ok": False, "detail": "not checked, as another check failed"}
-        document = {
-            "status": "ready" if healthy else "not ready",
-            "checks": {name: checks[name] for name in parts},
-        }
-        self._known, self._known_at, self._running = (healthy, document), self._now(), None
+            pass  # it says so already
+        finally:
+            self._running = None
+        healthy = all(check["ok"] for check in checks.values())
+        document = {"status": "ready" if healthy else "not ready", "checks": checks}
+        self._known, self._known_at = (healthy, document), self._now()
         return self._known
 
     async def _address(self) -> None:
         with translated("ask for Vault's health"):
-            self._status = await self._system.read_health_status(method="GET")
-        if "sealed" not in self._status:
-            raise Unavailable("What answers at vault.address is no Vault.")
+            status = await self._system.read_health_status(method="GET")
+        with well_formed("ask for Vault's health"):
+            self._initialized, self._sealed = bool(status["initialized"]), bool(status["sealed"])
 
     async def _seal(self) -> None:
-        if not self._status["initialized"]:
+        if not self._initialized:
             raise Unavailable("Vault is not initialized.")
-        if self._status["sealed"]:
+        if self._sealed:
             raise Unavailable("Vault is sealed.")
 
     async def _login(self) -> None:
@@ -104,23 +103,26 @@ class Health:
             await self._own_token.lookup_self()
 
     async def _mounted(self) -> None:
+        url = format_url("/v1/sys/internal/ui/mounts/{mount}", mount=self._mount)
         try:
             with translated("look the mount up"):
-                url = format_url("/v1/sys/internal/ui/mounts/{mount}", mount=self._mount)
-                mount = (await self._authenticated.request("get", url))["data"]
-        except Missing:
-            mount = {}
-        except Problem as problem:
+                answer = await self._authenticated.request("get", url)
+        except Denied as problem:
             raise Unavailable(
                 f"The token may see no mount {self._mount}/: check secrets.mount and the token's policy.",
                 cause=problem.cause,
             ) from problem
-        if mount.get("type") != "kv" or (mount.get("options") or {}).get("version") != "2":
+        with well_formed("look the mount up"):
+            mount = answer["data"]
+            is_kv_v2 = mount["type"] == "kv" and (mount["options"] or {}).get("version") == "2"
+        if not is_kv_v2:
             raise Unavailable(f"The mount {self._mount}/ is not a KV version 2 secrets engine.")
 
     async def _listable(self) -> None:
         paths = [f"{self._mount}/metadata/{folder}" for folder in self._folders]
         with translated("look the capabilities up"):
-            capabilities = await self._authenticated.request("post", "/v1/sys/capabilities-self", json={"paths": paths})
-        if paths and not any({"list", "root"} & set(capabilities["data"].get(path, ())) for path in paths):
+            answer = await self._authenticated.request("post", "/v1/sys/capabilities-self", json={"paths": paths})
+        with well_formed("look the capabilities up"):
+            listable = [path for path in paths if {"list", "root"} & set(answer["data"].get(path, ()))]
+        if paths and not listable:
             raise Unavailable(f"The token may list none of {', '.join(paths)}: its policy needs list there.")

@@ -7,7 +7,7 @@ from hvac.api.secrets_engines import KvV2
 from hvac.utils import format_url
 
 from woodpecker_vault.entries import Entry, MetadataPatch
-from woodpecker_vault.vault.faults import Missing, translated
+from woodpecker_vault.vault.faults import Missing, translated, well_formed
 from woodpecker_vault.vault.transport import Adapter
 
 
@@ -27,9 +27,10 @@ class KV:
         try:
             with translated(f"list {folder}"):
                 answer = await self._engine.list_secrets(path=folder.rstrip("/"), mount_point=self._mount)
+            with well_formed(f"list {folder}"):
+                return [key for key in answer["data"]["keys"] if not key.endswith("/")]
         except Missing:
             return []
-        return [key for key in answer["data"]["keys"] if not key.endswith("/")]
 
     async def read(self, path: str) -> Entry:
         """The current version of an entry, deleted or not; version 0 if there is none."""
@@ -38,10 +39,13 @@ class KV:
                 answer = await self._engine.read_secret_version(
                     path=path, mount_point=self._mount, raise_on_deleted_version=True
                 )
+            with well_formed(f"read {path}"):
+                return _entry(answer["data"], live=True)
         except Missing as missing:
             # A deleted or destroyed version answers 404 with the metadata that a check-and-set needs.
-            return _entry(missing.document.get("data"), live=False)
-        return _entry(answer.get("data"), live=True)
+            with well_formed(f"read {path}"):
+                found = missing.document.get("data")
+                return Entry() if found is None else _entry(found, live=False)
 
     async def put(self, path: str, data: Mapping[str, Any], *, cas: int) -> None:
         """Write a new version, if ``cas`` still is the current one (0: if there never was any).
@@ -50,7 +54,11 @@ class KV:
             Conflict: it is not.
         """
         with translated(f"write {path}"):
-            await self._engine.create_or_update_secret(path=path, secret=dict(data), cas=cas, mount_point=self._mount)
+            answer = await self._engine.create_or_update_secret(
+                path=path, secret=dict(data), cas=cas, mount_point=self._mount
+            )
+        with well_formed(f"write {path}"):
+            answer["data"]["version"]  # a KV version 1 mount says yes to anything, and has none
 
     async def patch_metadata(self, path: str, patch: MetadataPatch) -> None:
         """Change an entry's custom metadata; the entry is made, without a version, if it is not there yet."""
@@ -83,8 +91,6 @@ class KV:
 
 
 def _entry(document: Any, *, live: bool) -> Entry:
-    if not isinstance(document, dict):
-        return Entry()
     metadata = document["metadata"]
     return Entry(
         version=metadata["version"],

@@ -31,9 +31,12 @@ LOGINS: Mapping[str, Login] = {"token": token}
 
 def _secret_in(file: str) -> str:
     try:
-        return Path(file).read_text().strip()
-    except OSError as error:
+        text = Path(file).read_text().strip()
+        if not text.isprintable():
+            raise ValueError("more than one line")
+    except (OSError, ValueError) as error:
         raise Unavailable(
             "The service cannot log in to Vault: a file named in vault.auth cannot be read.",
-            cause=f"{file}: {error.strerror}",
+            cause=f"{file}: {getattr(error, 'strerror', None) or 'not one line of text'}",
         ) from error
+    return text

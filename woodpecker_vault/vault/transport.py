@@ -70,7 +70,8 @@ def open_session(connection: Connection) -> aiohttp.ClientSession:
     tls = tls_context(connection) if connection.address.startswith("https:") else False
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connection.max_connections, ssl=tls),
-        timeout=aiohttp.ClientTimeout(total=connection.timeout),
+        # Not the total: that would include the wait for a connection out of the pool.
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connection.timeout, sock_read=connection.timeout),
         headers={"X-Vault-Request": "true"},
         cookie_jar=aiohttp.DummyCookieJar(),
         json_serialize=exact_json.dumps,
@@ -131,9 +132,10 @@ class Adapter(hvac.adapters.Adapter):  # type: ignore[misc]  # hvac has no types
         raise hvac.exceptions.VaultError.from_status(
             status,
             f"status {status}",
-            errors=(document or {}).get("errors"),
+            errors=[str(error) for error in _list_of((document or {}).get("errors"))],
             method=method,
             url=url,
+            text=body[:200].decode(errors="replace"),
             json=document,
         )
 
@@ -158,6 +160,10 @@ class AuthenticatedAdapter(Adapter):
             if other is None:
                 raise
             return await super().request(method, url, {**(headers or {}), "X-Vault-Token": other}, **kwargs)
+
+
+def _list_of(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def _document(body: bytes) -> dict[str, Any] | None:

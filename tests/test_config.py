@@ -1,0 +1,590 @@
+"""Settings: where each comes from, and what is said about wrong ones."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from pydantic import BaseModel
+
+from tests.servers import toml
+from woodpecker_vault.cli.stand_in import private_pem, public_pem
+from woodpecker_vault.config import ConfigError, Settings, check, load
+
+EXAMPLE = Path(__file__).parents[1] / "config.example.toml"
+KEY = Ed25519PrivateKey.generate()
+PEM = public_pem(KEY)
+RSA_PEM = (
+    rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    .public_key()
+    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    .decode()
+)
+
+
+def document(**sections: Any) -> dict[str, Any]:
+    """The least that is needed, with these tables merged in; what is no table takes the table's place."""
+    least: dict[str, Any] = {
+        "woodpecker": {"public_keys": [PEM]},
+        "vault": {"address": "http://vault.example:8200", "auth": {"token": "hvs.the-token"}},
+    }
+    return merged(least, sections)
+
+
+def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(one)
+    for key, value in other.items():
+        here = both.get(key)
+        both[key] = merged(here, value) if isinstance(here, dict) and isinstance(value, dict) else value
+    return both
+
+
+def problems(given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> list[str]:
+    """What is said about these settings; they must be wrong, and every line must be one."""
+    with pytest.raises(ConfigError) as caught:
+        check(given, environment or {})
+    assert str(caught.value) == "\n".join(caught.value.lines)
+    for line in caught.value.lines:
+        assert line.isprintable(), line
+    return caught.value.lines
+
+
+def leaves(model: type[BaseModel], *above: str) -> Iterator[tuple[str, ...]]:
+    """Every setting's table and key."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, *above, name)
+        else:
+            yield (*above, name)
+
+
+def defaults(model: type[BaseModel], *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every setting that has a default, with it."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from defaults(field.annotation, *above, name)
+        elif not field.is_required():
+            default = field.get_default(call_default_factory=True)
+            yield (*above, name), getattr(default, "get_secret_value", lambda default=default: default)()
+
+
+def at(tables: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = tables
+    for part in path:
+        value = value[part]
+    return value
+
+
+def leaf_paths(tables: Mapping[str, Any], *above: str) -> Iterator[tuple[str, ...]]:
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            yield from leaf_paths(value, *above, key)
+        else:
+            yield (*above, key)
+
+
+class TestExample:
+    """``config.example.toml``: every setting, with its default."""
+
+    @pytest.fixture
+    def written(self) -> dict[str, Any]:
+        """All that is in it, what is commented out for want of a default included."""
+        return tomllib.loads(re.sub(r"^# ?([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE))
+
+    def test_it_loads_once_it_has_a_key_an_address_and_a_token(self) -> None:
+        settings = load(
+            EXAMPLE,
+            {
+                "WOODPECKER_VAULT_WOODPECKER__PUBLIC_KEYS": json.dumps([PEM]),
+                "WOODPECKER_VAULT_VAULT__ADDRESS": "http://vault.example:8200",
+                "WOODPECKER_VAULT_VAULT__AUTH__TOKEN": "hvs.the-token",
+            },
+        )
+        assert settings == check(document(), {})
+
+    def test_every_setting_is_in_it_and_nothing_else(self, written: dict[str, Any]) -> None:
+        assert set(leaf_paths(written)) == set(leaves(Settings))
+
+    def test_every_value_in_it_is_the_default(self, written: dict[str, Any]) -> None:
+        for path, default in defaults(Settings):
+            assert at(written, path) == default, path
+            assert type(at(written, path)) is type(default), path
+
+    def test_a_copy_of_it_takes_the_address_and_token_from_vaults_own_variables(self) -> None:
+        settings = load(
+            EXAMPLE,
+            {
+                "WOODPECKER_VAULT_WOODPECKER__PUBLIC_KEYS": json.dumps([PEM]),
+                "VAULT_ADDR": "http://vault.example:8200",
+                "VAULT_TOKEN": "hvs.the-token",
+            },
+        )
+        assert settings == check(document(), {})
+
+    def test_a_copy_of_it_takes_the_rest_of_vaults_own_variables_too(self) -> None:
+        settings = load(
+            EXAMPLE,
+            {
+                "WOODPECKER_VAULT_WOODPECKER__PUBLIC_KEYS": json.dumps([PEM]),
+                "WOODPECKER_VAULT_VAULT__AUTH__TOKEN": "hvs.the-token",
+                "VAULT_ADDR": "http://vault.example:8200",
+                "VAULT_NAMESPACE": "team",
+                "VAULT_CACERT": str(EXAMPLE),
+                "VAULT_TLS_SERVER_NAME": "vault.internal",
+            },
+        )
+        vault = settings.vault
+        assert (vault.namespace, vault.ca_cert, vault.tls_server_name) == ("team", str(EXAMPLE), "vault.internal")
+
+
+class TestPrecedence:
+    def test_the_environment_goes_before_the_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "config.toml"
+        file.write_text(
+            toml(
+                {
+                    "server": {"port": 1111, "host": "127.0.0.1"},
+                    "woodpecker": {"public_keys": [PEM]},
+                    "vault": {"address": "http://file:8200"},
+                    "vault.auth": {"token": "file-token"},
+                }
+            )
+        )
+        settings = load(
+            file,
+            {
+                "WOODPECKER_VAULT_SERVER__PORT": "2222",
+                "WOODPECKER_VAULT_VAULT__ADDRESS": "http://environment:8200",
+                "WOODPECKER_VAULT_VAULT__AUTH__TOKEN": "environment-token",
+                "VAULT_ADDR": "http://variable:8200",
+                "VAULT_TOKEN": "variable-token",
+            },
+        )
+        assert (settings.server.port, settings.server.host) == (2222, "127.0.0.1")
+        assert settings.vault.address == "http://environment:8200"
+        assert settings.vault.auth.token.get_secret_value() == "environment-token"
+
+    def test_the_file_goes_before_vaults_own_variables(self) -> None:
+        settings = check(document(), {"VAULT_ADDR": "http://variable:8200", "BAO_TOKEN": "variable-token"})
+        assert settings.vault.address == "http://vault.example:8200"
+        assert settings.vault.auth.token.get_secret_value() == "hvs.the-token"
+
+    def test_openbaos_variables_go_before_vaults(self) -> None:
+        settings = check(
+            {"woodpecker": {"public_keys": [PEM]}},
+            {
+                "BAO_ADDR": "http://bao:8200",
+                "VAULT_ADDR": "http://vault:8200",
+                "BAO_TOKEN": "s.bao",
+                "VAULT_TOKEN": "hvs.vault",
+                "VAULT_NAMESPACE": "team",
+            },
+        )
+        assert settings.vault.address == "http://bao:8200"
+        assert settings.vault.auth.token.get_secret_value() == "s.bao"
+        assert settings.vault.namespace == "team"
+
+    def test_an_empty_variable_of_vaults_is_none(self) -> None:
+        settings = check(
+            {"woodpecker": {"public_keys": [PEM]}},
+            {
+                "BAO_ADDR": "",
+                "VAULT_ADDR": "http://vault:8200",
+                "BAO_TOKEN": "",
+                "VAULT_TOKEN": "hvs.vault",
+                "VAULT_CACERT": "",
+            },
+        )
+        assert settings.vault.address == "http://vault:8200"
+        assert settings.vault.auth.token.get_secret_value() == "hvs.vault"
+        assert settings.vault.ca_cert == ""
+
+    @pytest.mark.parametrize("prefix", ["VAULT_", "BAO_"])
+    def test_all_of_vaults_own_variables_are_known(self, prefix: str, tmp_path: Path) -> None:
+        names = ("ca.pem", "client.pem", "client.key")
+        for name in names:
+            (tmp_path / name).touch()
+        ca, client, key = (str(tmp_path / name) for name in names)
+        settings = check(
+            {"woodpecker": {"public_keys": [PEM]}},
+            {
+                f"{prefix}ADDR": "https://vault:8200/",
+                f"{prefix}TOKEN": "hvs.vault",
+                f"{prefix}NAMESPACE": "team/ci",
+                f"{prefix}CACERT": ca,
+                f"{prefix}CAPATH": str(tmp_path),
+                f"{prefix}CLIENT_CERT": client,
+                f"{prefix}CLIENT_KEY": key,
+                f"{prefix}TLS_SERVER_NAME": "vault.internal",
+                f"{prefix}SKIP_VERIFY": "true",
+            },
+        )
+        assert settings.vault.model_dump(exclude={"auth"}) == {
+            "address": "https://vault:8200",
+            "namespace": "team/ci",
+            "ca_cert": ca,
+            "ca_path": str(tmp_path),
+            "client_cert": client,
+            "client_key": key,
+            "tls_server_name": "vault.internal",
+            "skip_verify": True,
+            "timeout": 3.0,
+            "max_connections": 32,
+        }
+        assert settings.vault.auth.token.get_secret_value() == "hvs.vault"
+
+    def test_vaults_token_is_not_used_where_a_token_file_is_set(self, tmp_path: Path) -> None:
+        file = tmp_path / "token"
+        file.write_text("s.file")
+        settings = check(
+            {
+                "woodpecker": {"public_keys": [PEM]},
+                "vault": {"address": "http://vault:8200", "auth": {"token_file": str(file)}},
+            },
+            {"VAULT_TOKEN": "hvs.vault"},
+        )
+        assert settings.vault.auth.token_file == str(file)
+        assert settings.vault.auth.token.get_secret_value() == ""
+
+    def test_everything_can_come_from_the_environment(self) -> None:
+        settings = load(
+            None,
+            {
+                "WOODPECKER_VAULT_WOODPECKER__SERVER_URL": "https://ci.example.com/",
+                "WOODPECKER_VAULT_VAULT__ADDRESS": "https://vault.example.com:8200",
+                "WOODPECKER_VAULT_VAULT__AUTH__TOKEN": "hvs.the-token",
+                "WOODPECKER_VAULT_SERVER__PROXY_STRIPS_BASE_PATH": "true",
+                "WOODPECKER_VAULT_SERVER__REQUEST_TIMEOUT": "2.5",
+                "WOODPECKER_VAULT_SERVER__BASE_PATH": "/extension-3f9c",
+                "WOODPECKER_VAULT_SECRETS__FORKS": "allow",
+            },
+        )
+        assert settings.woodpecker.server_url == "https://ci.example.com"
+        assert settings.server.proxy_strips_base_path is True
+        assert settings.server.request_timeout == 2.5
+        assert settings.server.base_path == "/extension-3f9c"
+        assert settings.secrets.forks == "allow"
+
+    def test_the_given_tables_stay_as_they_were(self) -> None:
+        given: dict[str, Any] = {"woodpecker": {"public_keys": [PEM]}, "vault": {}}
+        check(given, {"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "hvs.vault"})
+        assert given == {"woodpecker": {"public_keys": [PEM]}, "vault": {}}
+
+
+class TestLists:
+    def test_a_list_in_the_environment_is_a_json_array(self) -> None:
+        settings = check(
+            document(),
+            {
+                "WOODPECKER_VAULT_SECRETS__LAYERS": '["ci/{owner}/{repo}/", "ci/shared"]',
+                "WOODPECKER_VAULT_SECRETS__DEFAULT_EVENTS": '["push"]',
+                "WOODPECKER_VAULT_WOODPECKER__PUBLIC_KEYS": json.dumps([PEM, PEM]),
+            },
+        )
+        assert settings.secrets.layers == ["ci/{owner}/{repo}/", "ci/shared"]
+        assert settings.secrets.default_events == ["push"]
+        assert settings.woodpecker.public_keys == [PEM, PEM]
+
+    @pytest.mark.parametrize("value", ["push", "push,tag", "", "[push]", '["push"', "5x"])
+    def test_anything_else_is_said_to_be_none(self, value: str) -> None:
+        (line,) = problems(document(), {"WOODPECKER_VAULT_SECRETS__DEFAULT_EVENTS": value})
+        assert line.startswith("[secrets] default_events: must be a JSON array")
+
+    @pytest.mark.parametrize("value", ["{}", "5", "null", "true", '"push"'])
+    def test_other_json_is_said_to_be_no_list(self, value: str) -> None:
+        (line,) = problems(document(), {"WOODPECKER_VAULT_SECRETS__DEFAULT_EVENTS": value})
+        assert line.startswith("[secrets] default_events: ")
+        assert "list" in line or "array" in line
+
+
+class TestUnknownSettings:
+    @pytest.mark.parametrize(
+        ("sections", "expected"),
+        [
+            ({"sever": {"port": 5}}, "[sever]: there is no such setting"),
+            ({"port": 5}, "[port]: there is no such setting"),
+            ({"server": {"prot": 5}}, "[server] prot: there is no such setting"),
+            ({"vault": {"auth": {"role": "x"}}}, "[vault.auth] role: there is no such setting"),
+            ({"secrets": {"Layers": []}}, "[secrets] Layers: there is no such setting"),
+        ],
+    )
+    def test_one_in_the_file_is_named(self, sections: dict[str, Any], expected: str) -> None:
+        assert problems(document(**sections)) == [expected]
+
+    @pytest.mark.parametrize(
+        ("variable", "expected"),
+        [
+            ("WOODPECKER_VAULT_SEVER__PORT", "[sever]: there is no such setting"),
+            ("WOODPECKER_VAULT_SERVER__PROT", "[server] prot: there is no such setting"),
+            ("WOODPECKER_VAULT_VAULT__AUTH__ROLE", "[vault.auth] role: there is no such setting"),
+        ],
+    )
+    def test_one_in_the_environment_is_named(self, variable: str, expected: str) -> None:
+        assert problems(document(), {variable: "5"}) == [expected]
+
+    @pytest.mark.parametrize("port", [{}, {"WOODPECKER_VAULT_SERVER__PORT": "9000"}])
+    def test_one_below_a_setting_is_not_passed_over(self, port: dict[str, str]) -> None:
+        (line,) = problems(document(), {"WOODPECKER_VAULT_SERVER__PORT__NUMBER": "9001", **port})
+        assert line.startswith("[server] port")
+
+    def test_what_kubernetes_sets_for_a_service_of_this_name_does_no_harm(self) -> None:
+        kubernetes = {
+            "WOODPECKER_VAULT_PORT": "tcp://10.0.0.7:8080",
+            "WOODPECKER_VAULT_SERVICE_HOST": "10.0.0.7",
+            "WOODPECKER_VAULT_SERVICE_PORT": "8080",
+            "WOODPECKER_VAULT_SERVICE_PORT_HTTP": "8080",
+            "WOODPECKER_VAULT_PORT_8080_TCP": "tcp://10.0.0.7:8080",
+            "WOODPECKER_VAULT_PORT_8080_TCP_ADDR": "10.0.0.7",
+            "WOODPECKER_VAULT_PORT_8080_TCP_PORT": "8080",
+            "WOODPECKER_VAULT_PORT_8080_TCP_PROTO": "tcp",
+        }
+        assert check(document(), kubernetes) == check(document(), {})
+
+    def test_what_kubernetes_sets_for_a_service_named_vault_does_no_harm(self) -> None:
+        kubernetes = {
+            "VAULT_PORT": "tcp://10.0.0.8:8200",
+            "VAULT_SERVICE_HOST": "10.0.0.8",
+            "VAULT_PORT_8200_TCP_ADDR": "10.0.0.8",
+        }
+        assert check(document(), kubernetes) == check(document(), {})
+
+
+class TestWrongValues:
+    """Each wrong value alone gives exactly one line, which names it."""
+
+    @pytest.mark.parametrize(
+        ("sections", "where", "what"),
+        [
+            ({"server": {"port": 65536}}, "[server] port", "65535"),
+            ({"server": {"port": -1}}, "[server] port", "0"),
+            ({"server": {"port": "http"}}, "[server] port", "integer"),
+            ({"server": {"host": 5}}, "[server] host", "string"),
+            ({"server": {"base_path": "extension"}}, "[server] base_path", "/extension-3f9c"),
+            ({"server": {"base_path": "/extension/"}}, "[server] base_path", "/extension-3f9c"),
+            ({"server": {"base_path": "/"}}, "[server] base_path", "/extension-3f9c"),
+            ({"server": {"base_path": "/a?b"}}, "[server] base_path", "/extension-3f9c"),
+            ({"server": {"base_path": "/a b"}}, "[server] base_path", "/extension-3f9c"),
+            ({"server": {"base_path": "/a\nb"}}, "[server] base_path", "/extension-3f9c"),
+            ({"server": {"base_path": "/a%20b"}}, "[server] base_path", "/extension-3f9c"),
+            ({"server": {"base_path": "/{name}"}}, "[server] base_path", "/extension-3f9c"),
+            ({"server": {"base_path": "/a//b"}}, "[server] base_path", "/extension-3f9c"),
+            ({"server": {"base_path": "/../a"}}, "[server] base_path", "/extension-3f9c"),
+            ({"server": {"base_path": "/a{"}}, "[server] base_path", "/extension-3f9c"),
+            ({"server": {"proxy_strips_base_path": "maybe"}}, "[server] proxy_strips_base_path", "boolean"),
+            ({"server": {"request_timeout": 0}}, "[server] request_timeout", "greater than 0"),
+            ({"server": {"request_timeout": float("nan")}}, "[server] request_timeout", ""),
+            ({"server": {"max_body_bytes": 0}}, "[server] max_body_bytes", "greater than 0"),
+            ({"server": {"tls_cert": "/nowhere.pem", "tls_key": __file__}}, "[server] tls_cert", "No such file"),
+            ({"server": {"tls_cert": __file__}}, "[server]", "tls_cert and tls_key go together"),
+            ({"server": {"tls_key": __file__}}, "[server]", "tls_cert and tls_key go together"),
+            ({"woodpecker": {"public_keys": []}}, "[woodpecker]", "no public key"),
+            ({"woodpecker": {"public_keys": ["no PEM"]}}, "[woodpecker", "PEM"),
+            ({"woodpecker": {"public_keys": [RSA_PEM]}}, "[woodpecker", "ed25519"),
+            ({"woodpecker": {"public_keys": [private_pem(KEY).decode()]}}, "[woodpecker", "PEM"),
+            ({"woodpecker": {"public_keys": [PEM, ""]}}, "[woodpecker", "PEM"),
+            ({"woodpecker": {"public_key_files": ["/nowhere.pem"]}}, "[woodpecker", "/nowhere.pem: No such file"),
+            ({"woodpecker": {"public_key_files": ["/"]}}, "[woodpecker", "/: Is a directory"),
+            ({"woodpecker": {"public_key_files": [__file__]}}, "[woodpecker", "not a PEM public key"),
+            ({"woodpecker": {"public_key_files": "key.pem"}}, "[woodpecker] public_key_files", "array"),
+            ({"woodpecker": {"server_url": "ci.example.com"}}, "[woodpecker] server_url", "https://"),
+            ({"woodpecker": {"server_url": "https://"}}, "[woodpecker] server_url", "https://"),
+            ({"woodpecker": {"token_file": "/nowhere"}}, "[woodpecker] token_file", "/nowhere: No such file"),
+            ({"woodpecker": {"max_age": 0}}, "[woodpecker] max_age", "greater than 0"),
+            ({"woodpecker": {"max_age": 1e9}}, "[woodpecker] max_age", "3600"),
+            ({"woodpecker": {"max_clock_skew": -1}}, "[woodpecker] max_clock_skew", "0"),
+            ({"vault": {"address": "vault:8200"}}, "[vault] address", "https://"),
+            ({"vault": {"address": ""}}, "[vault] address", "VAULT_ADDR"),
+            ({"vault": {"address": "http://"}}, "[vault] address", "https://"),
+            ({"vault": {"address": "ftp://vault"}}, "[vault] address", "https://"),
+            ({"vault": {"address": "https://vault?x=1"}}, "[vault] address", "https://"),
+            ({"vault": {"address": "https://va\nult"}}, "[vault] address", "https://"),
+            ({"vault": {"address": "http://vault:99999"}}, "[vault] address", "https://"),
+            ({"vault": {"ca_cert": "/nowhere.pem"}}, "[vault] ca_cert", "/nowhere.pem: No such file"),
+            ({"vault": {"ca_path": "/nowhere"}}, "[vault] ca_path", "/nowhere"),
+            ({"vault": {"client_cert": "/nowhere.pem"}}, "[vault] client_cert", "No such file"),
+            ({"vault": {"client_key": __file__}}, "[vault]", "client_cert"),
+            ({"vault": {"skip_verify": "perhaps"}}, "[vault] skip_verify", "boolean"),
+            ({"vault": {"timeout": -3}}, "[vault] timeout", "greater than 0"),
+            ({"vault": {"max_connections": 0}}, "[vault] max_connections", "greater than 0"),
+            ({"vault": {"auth": {"method": "magic"}}}, "[vault.auth] method", "there are token"),
+            ({"vault": {"auth": {"token": ""}}}, "[vault", "token or token_file"),
+            ({"vault": {"auth": {"token_file": __file__}}}, "[vault", "token or token_file"),
+            ({"vault": {"auth": {"token": 5}}}, "[vault.auth] token", "string"),
+            ({"vault": {"auth": {"token": "", "token_file": "/nowhere"}}}, "[vault.auth] token_file", "No such file"),
+            ({"secrets": {"mount": ""}}, "[secrets] mount", "KV v2"),
+            ({"secrets": {"mount": "a/../b"}}, "[secrets] mount", "KV v2"),
+            ({"secrets": {"repo": "ci/repo/"}}, "[secrets] repo", "{repo_id}"),
+            ({"secrets": {"repo": "ci/{repo_id}"}}, "[secrets] repo", "end with /"),
+            ({"secrets": {"repo": "ci/{owner}/{repo_id}/"}}, "[secrets] repo", "unknown placeholder {owner}"),
+            ({"secrets": {"layers": ["ci/", "ci/{team}/"]}}, "[secrets", "unknown placeholder {team}"),
+            ({"secrets": {"layers": ["ci/{owner/"]}}, "[secrets", "ci/{owner/"),
+            ({"secrets": {"layers": ["ci//x"]}}, "[secrets", "segment"),
+            ({"secrets": {"layers": ["/ci/"]}}, "[secrets", "segment"),
+            ({"secrets": {"layers": ["ci/{owner}{repo}/"]}}, "[secrets", "two placeholders"),
+            ({"secrets": {"layers": ["ci/{}/"]}}, "[secrets", "placeholder"),
+            ({"secrets": {"layers": ["ci/{owner!r}/"]}}, "[secrets", "placeholder"),
+            ({"secrets": {"layers": [5]}}, "[secrets", "string"),
+            ({"secrets": {"default_events": []}}, "[secrets] default_events", "1 item"),
+            ({"secrets": {"default_events": ["push", "pushed"]}}, "[secrets", "unknown event"),
+            ({"secrets": {"forks": "perhaps"}}, "[secrets] forks", "'allow' or 'deny'"),
+            ({"secrets": {"delete": "hard"}}, "[secrets] delete", "'soft' or 'destroy'"),
+            ({"log": {"level": "loud"}}, "[log] level", "'debug', 'info', 'warning' or 'error'"),
+            ({"log": {"format": "xml"}}, "[log] format", "'auto', 'console' or 'json'"),
+            ({"server": 5}, "[server]", ""),
+            ({"server": "http"}, "[server]", ""),
+            ({"woodpecker": 5}, "[woodpecker]", ""),
+            ({"vault": 5}, "[vault]", ""),
+            ({"vault": {"auth": 5}}, "[vault] auth", ""),
+            ({"secrets": [{"mount": "x"}]}, "[secrets]", ""),
+            ({"log": True}, "[log]", ""),
+        ],
+        ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
+    )
+    def test_it_is_named_in_one_line(self, sections: dict[str, Any], where: str, what: str) -> None:
+        (line,) = problems(document(**sections))
+        assert line.startswith(where)
+        assert what in line.partition(": ")[2]
+
+    def test_what_the_environment_says_of_a_table_that_is_none_changes_nothing_of_that(self) -> None:
+        (line,) = problems(
+            document(server=5, vault=5),
+            {"WOODPECKER_VAULT_SERVER__PORT": "9000", "VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "hvs.x"},
+        )[:1]
+        assert line.startswith("[server]: ")
+
+    def test_the_least_that_is_missing_is_named_all_at_once(self) -> None:
+        woodpecker, address, token = problems({})
+        assert woodpecker == "[woodpecker]: no public key: set public_key_files, public_keys or server_url"
+        assert address == "[vault] address: set it, or VAULT_ADDR in the environment"
+        assert token == "[vault] auth: set either token or token_file, or VAULT_TOKEN in the environment"
+
+    def test_everything_wrong_is_named_at_once(self) -> None:
+        lines = problems(
+            {
+                "server": {"port": 99999, "prot": 1, "tls_cert": "/nowhere.pem"},
+                "woodpecker": {"public_keys": ["no PEM", PEM, RSA_PEM]},
+                "vault": {"address": "vault", "auth": {"method": "magic"}},
+                "secrets": {"layers": ["a//", "{b}/"], "forks": "perhaps"},
+                "log": 5,
+                "lgo": {},
+            },
+            {"WOODPECKER_VAULT_SERVER__REQUEST_TIMEOUT": "long"},
+        )
+        assert len(lines) == 13
+        assert len(set(lines)) == 13
+
+
+class TestPastedInsteadOfAPath:
+    """What belongs into a file, written where the file's path belongs."""
+
+    def test_a_certificate_and_its_key_are_refused_without_showing_the_key(self) -> None:
+        pasted = "-----BEGIN PRIVATE KEY-----\n" + "MC4CAQAwBQYDK2VwBCIEIJ\n" * 20 + "-----END PRIVATE KEY-----\n"
+        lines = problems(document(server={"tls_cert": pasted, "tls_key": pasted}))
+        assert len(lines) == 2
+        assert "MC4CAQAwBQYDK2VwBCIEIJ" not in "\n".join(lines)
+
+    def test_a_public_key_is_refused_in_one_line(self) -> None:
+        (line,) = problems(document(woodpecker={"public_key_files": [PEM]}))
+        assert "public_key_files" in line
+
+
+class TestSecrecy:
+    def test_a_token_is_in_no_text_of_the_settings(self) -> None:
+        settings = check(document(), {})
+        assert "hvs.the-token" not in repr(settings)
+        assert "hvs.the-token" not in str(settings)
+        assert "hvs.the-token" not in settings.model_dump_json()
+
+    @pytest.mark.parametrize(
+        "sections",
+        [
+            {"vault": {"auth": {"token_file": __file__}}},
+            {"vault": {"auth": {"method": "magic"}}},
+            {"vault": {"auth": {"tokn": "hvs.the-token"}}},
+            {"vault": {"auth": "hvs.the-token"}},
+            {"vault": {"auth": {"token": ["hvs.the-token"]}}},
+            {"vault": {"token": "hvs.the-token"}},
+            {"token": "hvs.the-token"},
+            {"server": {"port": 99999}},
+        ],
+        ids=lambda value: json.dumps(value)[:60],
+    )
+    def test_a_token_is_in_no_line_about_what_is_wrong(self, sections: dict[str, Any]) -> None:
+        assert "hvs.the-token" not in "\n".join(problems(document(**sections)))
+
+    def test_neither_is_one_from_the_environment(self) -> None:
+        lines = problems(document(), {"WOODPECKER_VAULT_VAULT__AUTH__TOKN": "s.other", "BAO_TOKEN": "s.third"})
+        assert "s.other" not in "\n".join(lines)
+
+    def test_no_cause_of_the_error_shows_it(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            check(document(vault={"auth": {"token_file": __file__}}), {})
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+
+
+class TestLoad:
+    def test_a_file_that_is_missing_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path / "none.toml", {})
+        assert caught.value.lines == [f"{tmp_path}/none.toml: No such file or directory"]
+
+    def test_a_folder_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError) as caught:
+            load(tmp_path, {})
+        assert caught.value.lines == [f"{tmp_path}: Is a directory"]
+
+    @pytest.mark.parametrize("content", [b"[server\nport = 1", b"port = ", b"\xff\xfe", b"[a]\n[a]\n", b"x = 1\nx = 2"])
+    def test_what_is_no_toml_is_one_line(self, tmp_path: Path, content: bytes) -> None:
+        file = tmp_path / "config.toml"
+        file.write_bytes(content)
+        with pytest.raises(ConfigError) as caught:
+            load(file, {})
+        (line,) = caught.value.lines
+        assert line.startswith(f"{file}: ")
+        assert line.isprintable()
+
+    def test_a_syntax_error_shows_no_token(self, tmp_path: Path) -> None:
+        file = tmp_path / "config.toml"
+        file.write_text('[vault.auth]\ntoken = "hvs.the-token\n')
+        with pytest.raises(ConfigError) as caught:
+            load(file, {})
+        assert "hvs.the-token" not in str(caught.value)
+        assert "line 2" in str(caught.value)
+
+    def test_an_empty_file_is_like_none(self, tmp_path: Path) -> None:
+        file = tmp_path / "config.toml"
+        file.touch()
+        with pytest.raises(ConfigError) as empty:
+            load(file, {})
+        with pytest.raises(ConfigError) as none:
+            load(None, {})
+        assert empty.value.lines == none.value.lines
+
+    def test_a_public_key_may_be_in_files(self, tmp_path: Path) -> None:
+        key = tmp_path / "woodpecker.pem"
+        key.write_text(PEM)
+        file = tmp_path / "config.toml"
+        file.write_text(
+            toml(
+                {
+                    "woodpecker": {"public_key_files": [str(key)]},
+                    "vault": {"address": "http://vault:8200/"},
+                    "vault.auth": {"token": "hvs.the-token"},
+                }
+            )
+        )
+        settings = load(file, {})
+        assert settings.woodpecker.public_key_files == [str(key)]
+        assert settings.vault.address == "http://vault:8200"
+
+    def test_settings_cannot_be_changed_afterwards(self) -> None:
+        settings = check(document(), {})
+        with pytest.raises(ValueError, match="frozen"):
+            settings.server.port = 1
