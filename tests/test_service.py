@@ -115,6 +115,16 @@ def prefix() -> str:
     return f"g{uuid.uuid4().hex[:12]}"
 
 
+@pytest.fixture(autouse=True)
+async def empty_global_layer(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """What a test puts into the global layer is gone after it: other tests would see it."""
+    yield
+    if "prefix" in request.fixturenames:
+        admin: Admin = request.getfixturevalue("admin")
+        for name in await admin.list("woodpecker/global/"):
+            await admin.call("DELETE", f"secret/metadata/woodpecker/global/{quote(name)}")
+
+
 @pytest.fixture(scope="module")
 async def custom_client(
     tmp_path_factory: pytest.TempPathFactory, bao: OpenBao, key: Ed25519PrivateKey, session: aiohttp.ClientSession

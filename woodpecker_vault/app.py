@@ -329,7 +329,10 @@ def _problem(error: Exception, request: web.Request) -> Problem:
         case Problem():
             return error
         case TimeoutError():
-            return Unavailable("It was not done within server.request_timeout.", cause="the time was up")
+            return Unavailable(
+                "Vault, or the rest of the request, did not come within server.request_timeout.",
+                cause="the time was up",
+            )
         case web.HTTPMethodNotAllowed():
             return MethodNotAllowed(request.method, set(error.allowed_methods))
         case web.HTTPNotFound():

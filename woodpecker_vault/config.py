@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,10 +102,29 @@ def _file(path: str) -> str:
     return path
 
 
-def _folder(path: str) -> str:
-    if path and not os.path.isdir(path):  # noqa: PTH112 - False, not an error, for what is no path at all
-        raise ValueError(f"{_shown(path)}: no such folder")
+def _authorities(path: str) -> str:
+    """A PEM file of certificates, or a folder of such files."""
+    try:
+        if path:
+            files = sorted(Path(path).iterdir()) if os.path.isdir(path) else [path]  # noqa: PTH112 - False for nonsense
+            for file in files:
+                ssl.create_default_context(cafile=file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{_shown(path)}: {_tls_trouble(error)}") from None
     return path
+
+
+def _check_pair(context: ssl.SSLContext, certificate: str, key: str, name: str) -> None:
+    try:
+        context.load_cert_chain(certificate, key or None)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name} and its key cannot be used: {_tls_trouble(error)}") from None
+
+
+def _tls_trouble(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "no PEM certificate, or a key that is not the one of the certificate"
+    return getattr(error, "strerror", None) or "not a path"
 
 
 def _shown(path: str) -> str:
@@ -179,6 +199,8 @@ class Server(_Section):
     def _tls_whole(self) -> "Server":
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("tls_cert and tls_key go together")
+        if self.tls_cert:
+            _check_pair(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), self.tls_cert, self.tls_key, "tls_cert")
         return self
 
 
@@ -218,8 +240,8 @@ class Vault(_Section):
 
     address: Url
     namespace: str = ""
-    ca_cert: File = ""
-    ca_path: Annotated[str, AfterValidator(_folder)] = ""
+    ca_cert: Annotated[str, AfterValidator(_authorities)] = ""
+    ca_path: Annotated[str, AfterValidator(_authorities)] = ""
     client_cert: File = ""
     client_key: File = ""
     tls_server_name: str = ""
@@ -232,6 +254,8 @@ class Vault(_Section):
     def _tls_usable(self) -> "Vault":
         if self.client_key and not self.client_cert:
             raise ValueError("client_key is set, but client_cert is not")
+        if self.client_cert:
+            _check_pair(ssl.create_default_context(), self.client_cert, self.client_key, "client_cert")
         return self
 
 

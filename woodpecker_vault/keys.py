@@ -30,22 +30,27 @@ class KeyFile:
     def __init__(self, path: str) -> None:
         self._path = Path(path)
         self._state = self._stat()
+        self._warned_of: tuple[int, ...] | None = ()
         self._key = load_public_key(self._path.read_text())
 
     def key(self) -> Ed25519PublicKey:
         """The key that is in the file, or the last good one."""
         state = self._stat()
-        if state != self._state:
-            self._state = state
-            try:
-                self._key = load_public_key(self._path.read_text())
-            except (OSError, ValueError) as error:
+        if state == self._state:
+            return self._key
+        try:
+            self._key = load_public_key(self._path.read_text())
+        except (OSError, ValueError) as error:
+            if state != self._warned_of:
                 log.warning(
                     "a public key file cannot be read; its last key stays",
                     extra={"file": str(self._path), "cause": str(error)},
                 )
-            else:
-                log.info("a public key file changed", extra={"file": str(self._path)})
+            self._warned_of = state
+        else:
+            self._state = state
+            self._warned_of = ()
+            log.info("a public key file changed", extra={"file": str(self._path)})
         return self._key
 
     def _stat(self) -> tuple[int, int, int] | None:

@@ -62,7 +62,7 @@ app.add_typer(dev_app, name="dev")
 @dev_app.callback()
 def dev(
     context: typer.Context,
-    port: Annotated[int, typer.Option(help="Port of the service; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service; 0 takes a free one.")] = 0,
 ) -> None:
     """Try it all: a real OpenBao in memory, sample secrets, the service, and one signed request. Ctrl-C ends it."""
     if context.invoked_subcommand is None:

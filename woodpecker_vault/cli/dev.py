@@ -1,7 +1,6 @@
 """``dev``: the whole thing on one machine, for trying it out."""
 
 import asyncio
-import contextlib
 import json
 import shlex
 import sys
@@ -19,7 +18,7 @@ from rich.console import Console
 from woodpecker_vault import config, telemetry
 from woodpecker_vault.cli import openbao, stand_in
 from woodpecker_vault.cli.console import console, table
-from woodpecker_vault.cli.loop import asked_to_stop, run
+from woodpecker_vault.cli.loop import run
 from woodpecker_vault.cli.wiring import StartError, running
 from woodpecker_vault.vault.kv import KV
 from woodpecker_vault.vault.logins import Credentials
@@ -91,16 +90,6 @@ def request(key_file: Path, url: str, *, repo_id: int, org_id: int, event: str, 
 
 
 async def _dev(port: int, out: Console) -> None:
-    stopped = asyncio.ensure_future(asked_to_stop())
-    serving = asyncio.ensure_future(_serve_samples(port, out))
-    await asyncio.wait({stopped, serving}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    serving.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await serving
-
-
-async def _serve_samples(port: int, out: Console) -> None:
     with tempfile.TemporaryDirectory(prefix="woodpecker-vault-dev-") as folder:
         home = Path(folder)
         key = Ed25519PrivateKey.generate()

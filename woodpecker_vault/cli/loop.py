@@ -1,13 +1,14 @@
-"""The event loop of the commands: uvloop where it is installed, and a way to be asked to stop."""
+"""The event loop of the commands: uvloop where it is installed, and an orderly end when asked to stop."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Coroutine
 from typing import Any
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a command to its end."""
+    """Run a command to its end, or until SIGINT or SIGTERM: then it is cancelled, and ends what it started."""
     try:
         import uvloop  # noqa: PLC0415 - it is not to be had on every platform
     except ImportError:  # pragma: no cover - it is on the platforms that the tests run on
@@ -15,11 +16,20 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     else:
         new_loop = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(main)
+        runner.run(_until_asked_to_stop(main))
 
 
-async def asked_to_stop() -> None:
-    """Wait for SIGINT or SIGTERM."""
+async def _until_asked_to_stop(main: Coroutine[Any, Any, None]) -> None:
+    running = asyncio.ensure_future(main)
+    asked = asyncio.ensure_future(_asked_to_stop())
+    await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def _asked_to_stop() -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

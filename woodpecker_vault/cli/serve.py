@@ -1,10 +1,11 @@
 """``serve``: answer until told to stop."""
 
+import asyncio
 import logging
 import sys
 
 from woodpecker_vault import __version__, config, telemetry
-from woodpecker_vault.cli.loop import asked_to_stop, run
+from woodpecker_vault.cli.loop import run
 from woodpecker_vault.cli.wiring import StartError, running
 
 log = logging.getLogger(__name__)
@@ -24,5 +25,7 @@ def serve(settings: config.Settings) -> int:
 async def _serve(settings: config.Settings) -> None:
     async with running(settings) as url:
         log.info("listening", extra={"url": url, "version": __version__, "vault": settings.vault.address})
-        await asked_to_stop()
-        log.info("stopping; what is under way is answered first")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.info("stopping; what is under way is answered first")
