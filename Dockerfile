@@ -15,6 +15,7 @@ ENV PATH=/opt/woodpecker-vault/bin:$PATH \
     PYTHONUNBUFFERED=1
 USER 65532:65532
 EXPOSE 8080
+# For a service with TLS, or a port that only its file names, give docker run a --health-cmd of its own.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/healthz' % os.environ.get('WOODPECKER_VAULT_SERVER__PORT', '8080'), timeout=2)"]
 ENTRYPOINT ["woodpecker-vault"]

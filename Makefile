@@ -1,6 +1,6 @@
 # The two commands of this project, and what they are made of. Needs Python 3.11 or later and a package index.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .PHONY: dev test check bench clean
@@ -19,7 +19,7 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/installed ## What the service costs on top of the bare calls to Vault that it makes
+bench: .venv/installed ## What the service costs, as a ratio to the bare calls to Vault that it makes
 	$(BIN)/python benchmarks/overhead.py
 
 clean:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from tests.servers import toml
 from woodpecker_vault.cli.stand_in import private_pem, public_pem
 from woodpecker_vault.config import ConfigError, Settings, check, load
+from woodpecker_vault.vault.transport import Connection, tls_context
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.toml"
 KEY = Ed25519PrivateKey.generate()
@@ -26,6 +28,20 @@ RSA_PEM = (
     .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     .decode()
 )
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A folder with an authority, a folder of such, and a client's certificate and key."""
+    authority = trustme.CA()
+    client = authority.issue_cert("client.example")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    (tmp_path / "authorities").mkdir()
+    authority.cert_pem.write_to_path(tmp_path / "authorities" / "ca.pem")
+    client.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
+    client.private_key_pem.write_to_path(tmp_path / "client.key")
+    client.private_key_and_cert_chain_pem.write_to_path(tmp_path / "client-both.pem")
+    return tmp_path
 
 
 def document(**sections: Any) -> dict[str, Any]:
@@ -127,7 +143,7 @@ class TestExample:
         )
         assert settings == check(document(), {})
 
-    def test_a_copy_of_it_takes_the_rest_of_vaults_own_variables_too(self) -> None:
+    def test_a_copy_of_it_takes_the_rest_of_vaults_own_variables_too(self, certificates: Path) -> None:
         settings = load(
             EXAMPLE,
             {
@@ -135,12 +151,13 @@ class TestExample:
                 "WOODPECKER_VAULT_VAULT__AUTH__TOKEN": "hvs.the-token",
                 "VAULT_ADDR": "http://vault.example:8200",
                 "VAULT_NAMESPACE": "team",
-                "VAULT_CACERT": str(EXAMPLE),
+                "VAULT_CACERT": str(certificates / "ca.pem"),
                 "VAULT_TLS_SERVER_NAME": "vault.internal",
             },
         )
         vault = settings.vault
-        assert (vault.namespace, vault.ca_cert, vault.tls_server_name) == ("team", str(EXAMPLE), "vault.internal")
+        assert (vault.namespace, vault.tls_server_name) == ("team", "vault.internal")
+        assert vault.ca_cert == str(certificates / "ca.pem")
 
 
 class TestPrecedence:
@@ -206,11 +223,9 @@ class TestPrecedence:
         assert settings.vault.ca_cert == ""
 
     @pytest.mark.parametrize("prefix", ["VAULT_", "BAO_"])
-    def test_all_of_vaults_own_variables_are_known(self, prefix: str, tmp_path: Path) -> None:
-        names = ("ca.pem", "client.pem", "client.key")
-        for name in names:
-            (tmp_path / name).touch()
-        ca, client, key = (str(tmp_path / name) for name in names)
+    def test_all_of_vaults_own_variables_are_known(self, prefix: str, certificates: Path) -> None:
+        names = ("ca.pem", "authorities", "client.pem", "client.key")
+        ca, authorities, client, key = (str(certificates / name) for name in names)
         settings = check(
             {"woodpecker": {"public_keys": [PEM]}},
             {
@@ -218,7 +233,7 @@ class TestPrecedence:
                 f"{prefix}TOKEN": "hvs.vault",
                 f"{prefix}NAMESPACE": "team/ci",
                 f"{prefix}CACERT": ca,
-                f"{prefix}CAPATH": str(tmp_path),
+                f"{prefix}CAPATH": authorities,
                 f"{prefix}CLIENT_CERT": client,
                 f"{prefix}CLIENT_KEY": key,
                 f"{prefix}TLS_SERVER_NAME": "vault.internal",
@@ -229,7 +244,7 @@ class TestPrecedence:
             "address": "https://vault:8200",
             "namespace": "team/ci",
             "ca_cert": ca,
-            "ca_path": str(tmp_path),
+            "ca_path": authorities,
             "client_cert": client,
             "client_key": key,
             "tls_server_name": "vault.internal",
@@ -478,6 +493,54 @@ class TestWrongValues:
         )
         assert len(lines) == 13
         assert len(set(lines)) == 13
+
+
+class TestCertificates:
+    def test_a_clients_certificate_and_key_may_be_one_file(self, certificates: Path) -> None:
+        both = str(certificates / "client-both.pem")
+        assert check(document(vault={"client_cert": both}), {}).vault.client_cert == both
+
+    @pytest.mark.parametrize(
+        ("sections", "where"),
+        [
+            ({"vault": {"ca_cert": "client.key"}}, "[vault] ca_cert"),
+            ({"vault": {"client_cert": "client.pem"}}, "[vault]"),
+            ({"vault": {"client_cert": "ca.pem", "client_key": "client.key"}}, "[vault]"),
+            ({"server": {"tls_cert": "ca.pem", "tls_key": "client.key"}}, "[server]"),
+            ({"server": {"tls_cert": "client.key", "tls_key": "client.pem"}}, "[server]"),
+        ],
+    )
+    def test_what_cannot_be_used_is_one_line(
+        self, certificates: Path, sections: dict[str, dict[str, str]], where: str
+    ) -> None:
+        given = {
+            section: {key: str(certificates / name) for key, name in table.items()}
+            for section, table in sections.items()
+        }
+        (line,) = problems(document(**given))
+        assert line.startswith(where)
+
+    @pytest.mark.parametrize(("key", "name"), [("ca_cert", "authorities"), ("ca_path", "ca.pem")])
+    def test_a_folder_and_a_file_taken_for_each_other_work_or_are_one_line(
+        self, certificates: Path, key: str, name: str
+    ) -> None:
+        try:
+            vault = check(document(vault={key: str(certificates / name)}), {}).vault
+        except ConfigError as error:
+            (line,) = error.lines
+            assert line.startswith(f"[vault] {key}: ")
+        else:
+            connection = Connection("https://vault", ca_cert=vault.ca_cert, ca_path=vault.ca_path)
+            assert tls_context(connection).get_ca_certs()
+
+    def test_a_folder_of_authorities_may_be_mounted_by_kubernetes(self, certificates: Path, tmp_path: Path) -> None:
+        mounted = tmp_path / "mounted"
+        (mounted / "..2026_11_24").mkdir(parents=True)
+        (certificates / "ca.pem").rename(mounted / "..2026_11_24" / "ca.pem")
+        (mounted / "..data").symlink_to("..2026_11_24")
+        (mounted / "ca.pem").symlink_to("..data/ca.pem")
+        settings = check(document(vault={"ca_path": str(mounted)}), {})
+        assert tls_context(Connection("https://vault", ca_path=settings.vault.ca_path)).get_ca_certs()
 
 
 class TestPastedInsteadOfAPath:

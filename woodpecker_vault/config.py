@@ -5,7 +5,6 @@ All that is wrong is said at once, one line each, before anything starts. Nothin
 
 import copy
 import json
-import os
 import re
 import ssl
 import tomllib
@@ -29,6 +28,7 @@ from pydantic_core import ErrorDetails
 from woodpecker_vault.paths import Template
 from woodpecker_vault.signature import load_public_key
 from woodpecker_vault.vault.logins import LOGINS
+from woodpecker_vault.vault.transport import authority_files
 from woodpecker_vault.woodpecker import EVENTS, PULL_REQUEST_EVENTS
 
 _PREFIX = "WOODPECKER_VAULT_"
@@ -102,16 +102,22 @@ def _file(path: str) -> str:
     return path
 
 
-def _authorities(path: str) -> str:
-    """A PEM file of certificates, or a folder of such files."""
-    try:
-        if path:
-            files = sorted(Path(path).iterdir()) if os.path.isdir(path) else [path]  # noqa: PTH112 - False for nonsense
-            for file in files:
-                ssl.create_default_context(cafile=file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{_shown(path)}: {_tls_trouble(error)}") from None
+def _authority(path: str) -> str:
+    _check_authorities(path, "")
     return path
+
+
+def _authorities(path: str) -> str:
+    _check_authorities("", path)
+    return path
+
+
+def _check_authorities(file: str, folder: str) -> None:
+    try:
+        for authority in authority_files(file, folder):
+            ssl.create_default_context(cafile=authority)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{_shown(file or folder)}: {_tls_trouble(error)}") from None
 
 
 def _check_pair(context: ssl.SSLContext, certificate: str, key: str, name: str) -> None:
@@ -129,7 +135,9 @@ def _tls_trouble(error: Exception) -> str:
 
 def _shown(path: str) -> str:
     """A path in an error; not what was pasted in its place."""
-    return path if path.isprintable() and len(path) < _LONGEST_PATH_SHOWN else "what is there is not a path"
+    is_token = re.match(r"(hvs|hvb|hvr|s|b|r)\.", path)
+    is_path = path.isprintable() and len(path) < _LONGEST_PATH_SHOWN and not is_token
+    return path if is_path else "what is there is not a path"
 
 
 def _mount(text: str) -> str:
@@ -240,7 +248,7 @@ class Vault(_Section):
 
     address: Url
     namespace: str = ""
-    ca_cert: Annotated[str, AfterValidator(_authorities)] = ""
+    ca_cert: Annotated[str, AfterValidator(_authority)] = ""
     ca_path: Annotated[str, AfterValidator(_authorities)] = ""
     client_cert: File = ""
     client_key: File = ""

@@ -53,6 +53,16 @@ def processes_with(text: str) -> list[int]:
     return found
 
 
+def is_running(pid: int) -> bool:
+    """Whether there is such a process."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def content(folder: Path) -> list[Path]:
+    """What is in a folder."""
+    return list(folder.iterdir())
+
+
 async def listens(port: int) -> bool:
     """Whether somebody listens on this port of 127.0.0.1."""
     try:

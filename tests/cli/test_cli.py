@@ -153,6 +153,12 @@ class TestWrongSettings:
             "woodpecker-vault: /nowhere.toml: No such file or directory\n",
         )
 
+    def test_the_file_can_be_named_in_the_environment_and_the_option_goes_first(self, runner: CliRunner) -> None:
+        environment = {"WOODPECKER_VAULT_CONFIG": "/from-environment.toml"}
+        assert "/from-environment.toml: No such" in runner.invoke(app, ["serve"], env=environment).stderr
+        chosen = runner.invoke(app, ["--config", "/from-option.toml", "serve"], env=environment)
+        assert chosen.stderr == "woodpecker-vault: /from-option.toml: No such file or directory\n"
+
     async def test_the_installed_command_says_so_without_a_traceback(self, tmp_path: Path) -> None:
         file = tmp_path / "config.toml"
         file.write_text("[server\n")

@@ -24,8 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from typer.testing import CliRunner
 
-from tests.cli import SCRIPT, Finished, listens, processes_with, run
+from tests.cli import SCRIPT, Finished, content, listens, processes_with, run
+from woodpecker_vault.cli import app
 from woodpecker_vault.cli.openbao import free_port
 from woodpecker_vault.cli.stand_in import private_pem, public_pem
 
@@ -92,31 +94,35 @@ class Dev:
         for port in self.ports():
             assert not await listens(port)
             assert processes_with(f"127.0.0.1:{port}") == []
-        assert list(self.temporary.iterdir()) == []
+        assert content(self.temporary) == []
         assert not (self.home / ".vault-token").exists()
 
 
 @asynccontextmanager
 async def developing(
-    folder: Path, *command: str, on_terminal: bool = False, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *command: str,
+    on_terminal: bool = False,
+    temporary: str = "tmp",
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Dev]:
     """``dev``, until the block ends; killed then if it has not ended itself."""
-    home, temporary = folder / "home", folder / "temporary files"
+    home, temporary_folder = folder / "home", folder / temporary
     home.mkdir()
-    temporary.mkdir()
+    temporary_folder.mkdir()
     ours, its = pty.openpty() if on_terminal else os.pipe()
     process = await asyncio.create_subprocess_exec(
         *(command or (SCRIPT, "dev")),
         stdin=its if on_terminal else asyncio.subprocess.DEVNULL,
         stdout=its,
         stderr=its,
-        env={**os.environ, "HOME": str(home), "TMPDIR": str(temporary), "TERM": "xterm", **(environment or {})},
+        env={**os.environ, "HOME": str(home), "TMPDIR": str(temporary_folder), "TERM": "xterm", **(environment or {})},
         start_new_session=True,
         # So that Ctrl-C on the terminal reaches it.
         preexec_fn=(lambda: ioctl(its, termios.TIOCSCTTY, 0)) if on_terminal else None,
     )
     os.close(its)
-    dev = Dev(process, home, temporary, ours if on_terminal else None)
+    dev = Dev(process, home, temporary_folder, ours if on_terminal else None)
     loop = asyncio.get_running_loop()
 
     def read() -> None:
@@ -142,6 +148,8 @@ async def developing(
                 await process.wait()
         loop.remove_reader(ours)
         os.close(ours)
+        for pid in processes_at_home_in(temporary_folder):
+            os.kill(pid, signal.SIGKILL)  # a test has said so already
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +168,10 @@ async def dev(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
 
 @pytest.fixture(scope="module")
 async def dev_on_terminal(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dev]:
-    """``python -m woodpecker_vault dev`` on a terminal."""
+    """``python -m woodpecker_vault dev`` on a terminal, its folder for temporary files oddly named."""
     command = (sys.executable, "-m", "woodpecker_vault", "dev")
-    async with developing(tmp_path_factory.mktemp("dev"), *command, on_terminal=True) as dev:
+    folder = tmp_path_factory.mktemp("dev")
+    async with developing(folder, *command, on_terminal=True, temporary="temporary $files") as dev:
         await dev.until_shown(READY)
         yield dev
 
@@ -214,15 +223,19 @@ class TestDev:
         program = shlex.split(dev_on_terminal.request_command)[0]
         assert shutil.which(program), f"{program} cannot be run"
 
-    async def test_the_request_command_names_the_key_file_whatever_the_folder_is_called(self, dev: Dev) -> None:
+    @pytest.mark.parametrize("which", ["dev", "dev_on_terminal"])
+    def test_the_request_command_names_the_key_file_whatever_its_folder_is_called(
+        self, request: pytest.FixtureRequest, which: str
+    ) -> None:
+        dev: Dev = request.getfixturevalue(which)
         words = shlex.split(dev.request_command)
         file = Path(words[words.index("--key") + 1])
-        assert file.exists()
         assert file.is_relative_to(dev.temporary)
+        assert file.exists()
         assert file.stat().st_mode & 0o077 == 0
 
     async def test_nothing_is_written_to_the_home(self, dev: Dev) -> None:
-        assert list(dev.home.iterdir()) == []
+        assert content(dev.home) == []
 
     async def test_vault_and_service_are_for_this_machine_only(self, dev: Dev) -> None:
         assert dev.vault.startswith("http://127.0.0.1:")
@@ -232,10 +245,10 @@ class TestDev:
         taken = dev.ports()[1]
         async with developing(folder, SCRIPT, "dev", "--port", str(taken)) as second:
             assert await asyncio.wait_for(second.process.wait(), 30) == 1
-            assert list(second.temporary.iterdir()) == []
+            assert content(second.temporary) == []
+            assert processes_at_home_in(second.temporary) == []
         assert f"woodpecker-vault: cannot listen on 127.0.0.1:{taken}" in second.text
         assert "Traceback" not in second.text
-        assert processes_with(str(second.temporary)) == []
 
 
 class TestEnd:
@@ -243,7 +256,7 @@ class TestEnd:
         async with developing(folder, on_terminal=True) as dev:
             await dev.until_shown(READY)
             assert len(processes_with(f"127.0.0.1:{dev.ports()[0]}")) == 1
-            assert list(dev.temporary.iterdir())
+            assert content(dev.temporary)
             assert dev.terminal is not None
             os.write(dev.terminal, b"\x03")
             assert await asyncio.wait_for(dev.process.wait(), 20) == 0
@@ -265,18 +278,25 @@ class TestEnd:
         async with developing(folder) as dev:
             await dev.until_shown("Starting OpenBao")
             dev.process.send_signal(number)
-            assert await asyncio.wait_for(dev.process.wait(), 20) == 0
-            assert list(dev.temporary.iterdir()) == []
+            code = await asyncio.wait_for(dev.process.wait(), 20)
+            # OpenBao's home is in that folder, and so in its environment.
+            assert processes_at_home_in(dev.temporary) == []
+            assert content(dev.temporary) == []
+            assert code == 0
         assert "Traceback" not in dev.text
-        # OpenBao's home is in that folder, and so in its environment.
-        assert [path for path in Path("/proc").glob("[0-9]*") if str(dev.temporary) in environment_of(path)] == []
 
 
-def environment_of(process: Path) -> str:
-    try:
-        return (process / "environ").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""  # it has just ended
+def processes_at_home_in(folder: Path) -> list[int]:
+    """The processes whose environment names the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes()
+        except OSError:
+            continue  # it has just ended
+        if str(folder).encode() in environment:
+            found.append(int(process.name))
+    return found
 
 
 @pytest.fixture
@@ -352,9 +372,7 @@ class TestRequest:
         assert url in line
 
     @pytest.mark.parametrize("kind", ["missing", "a folder", "empty", "no key", "public", "RSA", "encrypted"])
-    async def test_a_key_file_without_an_ed25519_private_key_is_exit_code_2_and_a_line(
-        self, folder: Path, kind: str
-    ) -> None:
+    def test_a_key_file_without_an_ed25519_private_key_is_exit_code_2_and_a_line(self, folder: Path, kind: str) -> None:
         file = folder / "key.pem"
         ed25519 = Ed25519PrivateKey.generate()
         other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -372,7 +390,8 @@ class TestRequest:
             case "encrypted":
                 encryption = BestAvailableEncryption(b"password")
                 file.write_bytes(ed25519.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
-        finished = await request(file, "http://127.0.0.1:9/secrets")
-        assert (finished.code, finished.out) == (2, "")
-        (line,) = finished.err.splitlines()
+        options = ["--key", str(file), "--url", "http://127.0.0.1:9/secrets"]
+        result = CliRunner().invoke(app, ["dev", "request", *options])
+        assert (result.exit_code, result.stdout) == (2, ""), result.exception
+        (line,) = result.stderr.splitlines()
         assert line.startswith(f"woodpecker-vault: {file}: ")

@@ -70,23 +70,19 @@ def request(key_file: Path, url: str, *, repo_id: int, org_id: int, event: str, 
         print(f"woodpecker-vault: {key_file}: {error}", file=sys.stderr)
         return 2
     body = _body(repo_id=repo_id, org_id=org_id, event=event, branch=branch, from_fork=from_fork)
-    code = 0
 
     async def ask() -> None:
-        nonlocal code
         status, answer = await _ask(key, url, body)
-        if status == HTTPStatus.OK:
-            _show_answer(console(), answer)
-        else:
-            code = 1
-            print(f"status {status}: {answer}", file=sys.stderr)
+        if status != HTTPStatus.OK:
+            raise ValueError(f"status {status}: {answer}")
+        _show_answer(console(), answer)
 
     try:
         run(ask())
-    except (aiohttp.ClientError, OSError) as error:
-        print(f"woodpecker-vault: {url}: {error}", file=sys.stderr)
+    except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as error:
+        print(f"woodpecker-vault: {url}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 1
-    return code
+    return 0
 
 
 async def _dev(port: int, out: Console) -> None:
@@ -168,7 +164,8 @@ def _show_answer(out: Console, answer: str) -> None:
 
 def _show_how(out: Console, server: openbao.OpenBao, endpoint: str, key_file: Path) -> None:
     bao = shlex.quote(openbao.binary())
-    command = shlex.quote(sys.argv[0])
+    program = Path(sys.argv[0]).absolute()
+    command = shlex.join([sys.executable, "-m", "woodpecker_vault"] if program.suffix == ".py" else [str(program)])
     text = f"""
 Vault (OpenBao) is at {server.address}, its root token is {server.token}
 The service is at {endpoint}
@@ -181,7 +178,7 @@ Add a secret, restrictions first:
 
 Send a signed request, as Woodpecker would, and see what it gets:
 
-    {command} dev request --key {key_file} --url {endpoint} --repo-id 1 --event tag
+    {command} dev request --key {shlex.quote(str(key_file))} --url {endpoint} --repo-id 1 --event tag
 
 Ctrl-C ends all of it.
 """

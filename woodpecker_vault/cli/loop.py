@@ -20,23 +20,15 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def _until_asked_to_stop(main: Coroutine[Any, Any, None]) -> None:
-    running = asyncio.ensure_future(main)
-    asked = asyncio.ensure_future(_asked_to_stop())
-    await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
-    running.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
-
-
-async def _asked_to_stop() -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    try:
-        await stop.wait()
-    finally:
-        # A second signal is not asked, but obeyed.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+    asked, running = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(main)
+    await asyncio.wait({asked, running}, return_when=asyncio.FIRST_COMPLETED)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.remove_signal_handler(number)  # a second signal is not asked, but obeyed
+    asked.cancel()
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running

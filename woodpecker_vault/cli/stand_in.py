@@ -33,7 +33,10 @@ def load_private_key(pem: bytes) -> Ed25519PrivateKey:
     Raises:
         ValueError: there is no ed25519 private key in it.
     """
-    key = load_pem_private_key(pem, password=None)
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except TypeError as error:
+        raise ValueError("the key is encrypted") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise ValueError("not an ed25519 private key")
     return key

@@ -47,16 +47,25 @@ class TokenSource(Protocol):
         """A different token than the one Vault just answered 403 to, if there is one."""
 
 
+def authority_files(ca_cert: str, ca_path: str) -> list[Path]:
+    """The files with the certificate authorities to trust: the one file, and those in the folder."""
+    files = [Path(ca_cert)] if ca_cert else []
+    if ca_path:
+        # Where Kubernetes mounts it, the folder holds others, hidden, with the files themselves.
+        files += sorted(file for file in Path(ca_path).iterdir() if not file.is_dir())
+    return files
+
+
 def tls_context(connection: Connection) -> ssl.SSLContext:
     """TLS as the settings ask for it.
 
     Raises:
         OSError: a certificate or key cannot be read (``ssl.SSLError`` is one, too).
     """
-    context = ssl.create_default_context(cafile=connection.ca_cert or None)
-    if connection.ca_path:
-        for file in sorted(Path(connection.ca_path).iterdir()):
-            context.load_verify_locations(file)
+    authorities = authority_files(connection.ca_cert, connection.ca_path)
+    context = ssl.create_default_context(cafile=authorities[0] if authorities else None)  # or else the system's
+    for file in authorities[1:]:
+        context.load_verify_locations(file)
     if connection.client_cert:
         context.load_cert_chain(connection.client_cert, connection.client_key or None)
     if connection.skip_verify:
