@@ -10,7 +10,7 @@ dev: .venv/installed ## Try it: a real OpenBao, sample secrets, the service, one
 
 test: check ## Every check: format, lint, types, tests against a real OpenBao, coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

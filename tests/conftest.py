@@ -86,3 +86,20 @@ def org_id() -> int:
 def folder(tmp_path: Path) -> Path:
     """Where a test that starts a service of its own keeps its settings."""
     return tmp_path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say whether Woodpecker's own signer was really there: a run without it must not look like one with it."""
+    stats = terminalreporter.stats
+    signers = [
+        dict(report.user_properties)["signer"]
+        for outcome in ("passed", "failed")
+        for report in stats.get(outcome, [])
+        if report.when == "call" and "signer" in dict(report.user_properties)
+    ]
+    skipped = [report for report in stats.get("skipped", []) if report.nodeid.startswith("tests/peers/")]
+    if signers:
+        terminalreporter.write_line(f"Woodpecker's signer ({signers[0]}): ran {len(signers)} tests", green=True)
+    elif skipped:
+        reason = skipped[0].longrepr[2].removeprefix("Skipped: ")
+        terminalreporter.write_line(f"Woodpecker's signer: SKIPPED {len(skipped)} tests: {reason}", yellow=True)

@@ -1,4 +1,4 @@
-"""The peer as a fixture, and a line at the end of the run that says whether it was really there."""
+"""The peer as a fixture."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,6 @@ from tests.servers import Service
 from woodpecker_vault.cli.stand_in import private_pem
 
 _BUILT = pytest.StashKey[str]()
-_MISSING = pytest.StashKey[str]()
 
 
 @pytest.fixture(scope="session")
@@ -20,11 +19,18 @@ async def peer_binary(tmp_path_factory: pytest.TempPathFactory, pytestconfig: py
     try:
         binary = await build(tmp_path_factory.mktemp("woodpecker-peer"))
     except NoGo as reason:
-        pytestconfig.stash[_MISSING] = str(reason)
         pytest.skip(f"Woodpecker's signer cannot be built: {reason}")
     built = await Peer(binary, key_file).run({"steps": []})
     pytestconfig.stash[_BUILT] = f"httpsign {built['signer']}, Go {built['go'].removeprefix('go')}"
     return binary
+
+
+@pytest.fixture(autouse=True)
+def signer(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    """Note with each test that the signer was really there; the end of the run counts these."""
+    if {"peer_binary", "peer_at", "peer", "stranger"} & set(request.fixturenames):
+        request.getfixturevalue("peer_binary")
+        record_property("signer", request.config.stash[_BUILT])
 
 
 @pytest.fixture(scope="session")
@@ -54,18 +60,3 @@ def stranger(peer_binary: Path, folder: Path, service: Service) -> Peer:
 def _written(file: Path, key: Ed25519PrivateKey) -> Path:
     file.write_bytes(private_pem(key))
     return file
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say which it was: a run without the peer must not look like one with it."""
-    ours = [
-        report
-        for reports in terminalreporter.stats.values()
-        for report in reports
-        if getattr(report, "nodeid", "").startswith("tests/peers/test_woodpecker.py::")
-    ]
-    if _MISSING in config.stash:
-        terminalreporter.write_line(f"Woodpecker's signer: SKIPPED, {config.stash[_MISSING]}", yellow=True, bold=True)
-    elif _BUILT in config.stash:
-        ran = sum(report.when == "call" and not report.skipped for report in ours)
-        terminalreporter.write_line(f"Woodpecker's signer ({config.stash[_BUILT]}): ran {ran} tests", green=True)
