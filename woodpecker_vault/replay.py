@@ -35,7 +35,7 @@ class Memory(Generic[Answer]):
             it stays known that their writes were done.
     """
 
-    def __init__(self, *, lifetime: float, capacity: int = 50_000, answer_bytes: int = 4 * 1024 * 1024) -> None:
+    def __init__(self, *, lifetime: float, capacity: int = 50_000, answer_bytes: int = 2 * 1024 * 1024) -> None:
         self.lifetime = lifetime
         self._capacity = capacity
         self._room = answer_bytes
