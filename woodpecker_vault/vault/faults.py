@@ -1,7 +1,6 @@
 """Every error of hvac and of the network, made one of ours."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import aiohttp
 from hvac import exceptions
@@ -17,9 +16,10 @@ class Missing(Exception):
         self.document = document
 
 
-@contextmanager
-def translated(doing: str) -> Iterator[None]:
+class translated:  # noqa: N801 - used as a statement: with translated("read it"):
     """Raise our error instead of a foreign one.
+
+    A class and not a generator, as every call to Vault goes through it.
 
     Args:
         doing: what was being done, for the log: ``"read woodpecker/repo/1/token"``.
@@ -31,25 +31,46 @@ def translated(doing: str) -> Iterator[None]:
         Invalid: Vault refuses what it was given.
         Unavailable: anything that may be different next time.
     """
-    try:
-        yield
-    except exceptions.VaultError as error:
-        raise _from_vault(error, f"{doing}: {type(error).__name__}: {error}") from error
-    except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-        raise _from_network(error, f"{doing}: {type(error).__name__}: {error}") from error
+
+    __slots__ = ("_doing",)
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Translate what was raised, if anything was."""
+        if isinstance(error, exceptions.VaultError):
+            raise _from_vault(error, f"{self._doing}: {type(error).__name__}: {error}") from error
+        if isinstance(error, aiohttp.ClientError | OSError):  # TimeoutError is an OSError
+            raise _from_network(error, f"{self._doing}: {type(error).__name__}: {error}") from error
 
 
-@contextmanager
-def well_formed(doing: str) -> Iterator[None]:
+class well_formed:  # noqa: N801 - see translated
     """Raise :exc:`Unavailable` where an answer does not have the shape of Vault's."""
-    try:
-        yield
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise Unavailable(
-            "What answers at vault.address does not answer as Vault does.",
-            cause=f"{doing}: the answer has another shape ({type(error).__name__})",
-            maybe_done=True,
-        ) from error
+
+    __slots__ = ("_doing",)
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Translate what was raised, if anything was."""
+        if isinstance(error, LookupError | TypeError | AttributeError | ValueError):
+            raise Unavailable(
+                "What answers at vault.address does not answer as Vault does.",
+                cause=f"{self._doing}: the answer has another shape ({type(error).__name__})",
+                maybe_done=True,
+            ) from error
 
 
 def _from_vault(error: exceptions.VaultError, cause: str) -> Problem | Missing:  # noqa: PLR0911 - one a kind of error
