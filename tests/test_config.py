@@ -12,16 +12,23 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
+from tests import models
 from tests.servers import toml
 from woodpecker_vault.cli.stand_in import private_pem, public_pem
 from woodpecker_vault.config import ConfigError, Settings, check, load
-from woodpecker_vault.vault.transport import Connection, tls_context
+from woodpecker_vault.vault.connection import Connection, tls_context
+from woodpecker_vault.vault.logins import LOGINS
+from woodpecker_vault.vault.logins.token import Token
+
+NO_CHOICE = ("vault", "auth", "mount")
+"""Tokens are at one place; other methods have this setting."""
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.toml"
 KEY = Ed25519PrivateKey.generate()
 PEM = public_pem(KEY)
+METHODS = {login.model_fields["method"].default: login for login in LOGINS}
 RSA_PEM = (
     rsa.generate_private_key(public_exponent=65537, key_size=2048)
     .public_key()
@@ -72,20 +79,20 @@ def problems(given: Mapping[str, Any], environment: Mapping[str, str] | None = N
 
 
 def leaves(model: type[BaseModel], *above: str) -> Iterator[tuple[str, ...]]:
-    """Every setting's table and key."""
+    """Every setting's table and key; where a table may be one of several, those of the first."""
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from leaves(field.annotation, *above, name)
-        else:
+        if inner := models(field.annotation):
+            yield from leaves(inner[0], *above, name)
+        elif (*above, name) != NO_CHOICE:
             yield (*above, name)
 
 
 def defaults(model: type[BaseModel], *above: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every setting that has a default, with it."""
+    """Every setting that has a default, with it; the same ones."""
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from defaults(field.annotation, *above, name)
-        elif not field.is_required():
+        if inner := models(field.annotation):
+            yield from defaults(inner[0], *above, name)
+        elif not field.is_required() and (*above, name) != NO_CHOICE:
             default = field.get_default(call_default_factory=True)
             yield (*above, name), getattr(default, "get_secret_value", lambda default=default: default)()
 
@@ -105,13 +112,18 @@ def leaf_paths(tables: Mapping[str, Any], *above: str) -> Iterator[tuple[str, ..
             yield (*above, key)
 
 
+OTHER_LOGIN = r"^# \[vault\.auth\]\n(?:#.*\n)+"
+"""A table that is commented out."""
+
+
 class TestExample:
     """``config.example.toml``: every setting, with its default."""
 
     @pytest.fixture
     def written(self) -> dict[str, Any]:
-        """All that is in it, what is commented out for want of a default included."""
-        return tomllib.loads(re.sub(r"^# ?([a-z_]+ = )", r"\1", EXAMPLE.read_text(), flags=re.MULTILINE))
+        """All that is in it, what is commented out for want of a default included; but not the other logins."""
+        text = re.sub(OTHER_LOGIN, "", EXAMPLE.read_text(), flags=re.MULTILINE)
+        return tomllib.loads(re.sub(r"^# ?([a-z_]+ = )", r"\1", text, flags=re.MULTILINE))
 
     def test_it_loads_once_it_has_a_key_an_address_and_a_token(self) -> None:
         settings = load(
@@ -131,6 +143,16 @@ class TestExample:
         for path, default in defaults(Settings):
             assert at(written, path) == default, path
             assert type(at(written, path)) is type(default), path
+
+    def test_every_other_login_is_in_it_with_all_its_settings_and_their_defaults(self) -> None:
+        found = re.findall(OTHER_LOGIN, EXAMPLE.read_text(), flags=re.MULTILINE)
+        tables = [tomllib.loads(re.sub(r"^# ?", "", text, flags=re.MULTILINE))["vault"]["auth"] for text in found]
+        assert [table["method"] for table in tables] == [name for name in METHODS if name != "token"]
+        for table in tables:
+            login = METHODS[table["method"]]
+            assert set(table) == set(login.model_fields)
+            for (key,), default in defaults(login):
+                assert (table[key], type(table[key])) == (default, type(default)), key
 
     def test_a_copy_of_it_takes_the_address_and_token_from_vaults_own_variables(self) -> None:
         settings = load(
@@ -185,12 +207,12 @@ class TestPrecedence:
         )
         assert (settings.server.port, settings.server.host) == (2222, "127.0.0.1")
         assert settings.vault.address == "http://environment:8200"
-        assert settings.vault.auth.token.get_secret_value() == "environment-token"
+        assert settings.vault.auth == Token(token=SecretStr("environment-token"))
 
     def test_the_file_goes_before_vaults_own_variables(self) -> None:
         settings = check(document(), {"VAULT_ADDR": "http://variable:8200", "BAO_TOKEN": "variable-token"})
         assert settings.vault.address == "http://vault.example:8200"
-        assert settings.vault.auth.token.get_secret_value() == "hvs.the-token"
+        assert settings.vault.auth == Token(token=SecretStr("hvs.the-token"))
 
     def test_openbaos_variables_go_before_vaults(self) -> None:
         settings = check(
@@ -204,7 +226,7 @@ class TestPrecedence:
             },
         )
         assert settings.vault.address == "http://bao:8200"
-        assert settings.vault.auth.token.get_secret_value() == "s.bao"
+        assert settings.vault.auth == Token(token=SecretStr("s.bao"))
         assert settings.vault.namespace == "team"
 
     def test_an_empty_variable_of_vaults_is_none(self) -> None:
@@ -219,7 +241,7 @@ class TestPrecedence:
             },
         )
         assert settings.vault.address == "http://vault:8200"
-        assert settings.vault.auth.token.get_secret_value() == "hvs.vault"
+        assert settings.vault.auth == Token(token=SecretStr("hvs.vault"))
         assert settings.vault.ca_cert == ""
 
     @pytest.mark.parametrize("prefix", ["VAULT_", "BAO_"])
@@ -240,7 +262,7 @@ class TestPrecedence:
                 f"{prefix}SKIP_VERIFY": "true",
             },
         )
-        assert settings.vault.model_dump(exclude={"auth"}) == {
+        assert settings.vault.model_dump(exclude={"auth", "cache"}) == {
             "address": "https://vault:8200",
             "namespace": "team/ci",
             "ca_cert": ca,
@@ -251,8 +273,11 @@ class TestPrecedence:
             "skip_verify": True,
             "timeout": 3.0,
             "max_connections": 32,
+            "max_retries": 8,
+            "follow_redirects": True,
+            "proxy": "",
         }
-        assert settings.vault.auth.token.get_secret_value() == "hvs.vault"
+        assert settings.vault.auth == Token(token=SecretStr("hvs.vault"))
 
     def test_vaults_token_is_not_used_where_a_token_file_is_set(self, tmp_path: Path) -> None:
         file = tmp_path / "token"
@@ -264,8 +289,7 @@ class TestPrecedence:
             },
             {"VAULT_TOKEN": "hvs.vault"},
         )
-        assert settings.vault.auth.token_file == str(file)
-        assert settings.vault.auth.token.get_secret_value() == ""
+        assert settings.vault.auth == Token(token_file=str(file))
 
     def test_everything_can_come_from_the_environment(self) -> None:
         settings = load(
@@ -290,6 +314,70 @@ class TestPrecedence:
         given: dict[str, Any] = {"woodpecker": {"public_keys": [PEM]}, "vault": {}}
         check(given, {"VAULT_ADDR": "http://vault:8200", "VAULT_TOKEN": "hvs.vault"})
         assert given == {"woodpecker": {"public_keys": [PEM]}, "vault": {}}
+
+
+class TestVault:
+    """``[vault]`` beyond its address and certificates."""
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            ["https://one:8200/", "https://two:8200"],
+            "https://one:8200,https://two:8200",
+            " https://one:8200/ , https://two:8200 ",
+        ],
+    )
+    def test_there_may_be_several_addresses(self, address: object) -> None:
+        settings = check(document(vault={"address": address}), {})
+        assert settings.vault.address == "https://one:8200,https://two:8200"
+
+    @pytest.mark.parametrize(
+        "address", [[], [5], "https://one:8200,", ["https://one:8200", "two"], ["", "https://two"]]
+    )
+    def test_each_of_them_must_be_one(self, address: object) -> None:
+        (line,) = problems(document(vault={"address": address}))
+        assert line.startswith("[vault] address: ")
+
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [("60", 60.0), ("60s", 60.0), ("1m30s", 90.0), ("500ms", 0.5), ("0.5s", 0.5), ("1h", 3600.0)],
+    )
+    def test_vaults_timeout_is_a_duration(self, text: str, seconds: float) -> None:
+        assert check(document(), {"VAULT_CLIENT_TIMEOUT": text}).vault.timeout == seconds
+
+    @pytest.mark.parametrize("text", ["soon", "s", "1.2.3s", "60x", "5m junk", "0s", "-1s"])
+    def test_what_is_none_is_named(self, text: str) -> None:
+        (line,) = problems(document(), {"VAULT_CLIENT_TIMEOUT": text})
+        assert line.startswith("[vault] timeout: ")
+
+    def test_the_rest_of_vaults_variables(self) -> None:
+        settings = check(
+            document(),
+            {
+                "VAULT_MAX_RETRIES": "0",
+                "VAULT_DISABLE_REDIRECTS": "true",
+                "VAULT_HTTP_PROXY": "http://other:3128",
+                "VAULT_PROXY_ADDR": "http://proxy:3128",
+            },
+        )
+        assert settings.vault.max_retries == 0
+        assert settings.vault.follow_redirects is False
+        assert settings.vault.proxy == "http://proxy:3128"
+        assert check(document(), {"VAULT_DISABLE_REDIRECTS": "false"}).vault.follow_redirects is True
+
+    def test_what_the_file_says_of_redirects_goes_before(self) -> None:
+        settings = check(document(vault={"follow_redirects": True}), {"VAULT_DISABLE_REDIRECTS": "1"})
+        assert settings.vault.follow_redirects is True
+
+    def test_something_stale_needs_a_cache_to_come_from(self) -> None:
+        (line,) = problems(document(vault={"cache": {"stale_if_error": 60}}))
+        assert line == '[vault] cache: stale_if_error needs mode = "validated" or "ttl": without, nothing is kept'
+        assert check(document(vault={"cache": {"mode": "ttl", "stale_if_error": 60}}), {}).vault.cache.ttl == 60
+
+    @pytest.mark.parametrize(("key", "value"), [("mode", "on"), ("ttl", 0), ("stale_if_error", -1), ("max_bytes", 0)])
+    def test_a_cache_that_makes_no_sense_is_named(self, key: str, value: object) -> None:
+        (line,) = problems(document(vault={"cache": {key: value}}))
+        assert line.startswith(f"[vault.cache] {key}: ")
 
 
 class TestLists:
@@ -325,7 +413,14 @@ class TestUnknownSettings:
             ({"sever": {"port": 5}}, "[sever]: there is no such setting"),
             ({"port": 5}, "[port]: there is no such setting"),
             ({"server": {"prot": 5}}, "[server] prot: there is no such setting"),
-            ({"vault": {"auth": {"role": "x"}}}, "[vault.auth] role: there is no such setting"),
+            (
+                {"vault": {"auth": {"rolle": "x"}}},
+                '[vault.auth] rolle: there is no such setting with method = "token"',
+            ),
+            (
+                {"vault": {"auth": {"secret_id": "x"}}},
+                '[vault.auth] secret_id: there is no such setting with method = "token", only with approle',
+            ),
             ({"secrets": {"Layers": []}}, "[secrets] Layers: there is no such setting"),
         ],
     )
@@ -337,7 +432,10 @@ class TestUnknownSettings:
         [
             ("WOODPECKER_VAULT_SEVER__PORT", "[sever]: there is no such setting"),
             ("WOODPECKER_VAULT_SERVER__PROT", "[server] prot: there is no such setting"),
-            ("WOODPECKER_VAULT_VAULT__AUTH__ROLE", "[vault.auth] role: there is no such setting"),
+            (
+                "WOODPECKER_VAULT_VAULT__AUTH__ROLE_ID",
+                '[vault.auth] role_id: there is no such setting with method = "token", only with approle',
+            ),
         ],
     )
     def test_one_in_the_environment_is_named(self, variable: str, expected: str) -> None:
@@ -455,7 +553,7 @@ class TestWrongValues:
             ({"server": "http"}, "[server]", ""),
             ({"woodpecker": 5}, "[woodpecker]", ""),
             ({"vault": 5}, "[vault]", ""),
-            ({"vault": {"auth": 5}}, "[vault] auth", ""),
+            ({"vault": {"auth": 5}}, "[vault.auth]: ", ""),
             ({"secrets": [{"mount": "x"}]}, "[secrets]", ""),
             ({"log": True}, "[log]", ""),
         ],
@@ -477,7 +575,7 @@ class TestWrongValues:
         woodpecker, address, token = problems({})
         assert woodpecker == "[woodpecker]: no public key: set public_key_files, public_keys or server_url"
         assert address == "[vault] address: set it, or VAULT_ADDR in the environment"
-        assert token == "[vault] auth: set either token or token_file, or VAULT_TOKEN in the environment"
+        assert token == "[vault.auth]: set either token or token_file, or VAULT_TOKEN in the environment"
 
     def test_everything_wrong_is_named_at_once(self) -> None:
         lines = problems(
@@ -493,6 +591,136 @@ class TestWrongValues:
         )
         assert len(lines) == 13
         assert len(set(lines)) == 13
+
+
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+"""Where Kubernetes puts it, and it is not on this machine."""
+
+
+def logging_in(**auth: Any) -> dict[str, Any]:
+    """The least that is needed, with this for ``[vault.auth]``."""
+    return {"woodpecker": {"public_keys": [PEM]}, "vault": {"address": "https://vault.example:8200", "auth": auth}}
+
+
+class TestLogin:
+    """``[vault.auth]``: one table, whose keys are those of the method that it names."""
+
+    @pytest.mark.parametrize(
+        "auth",
+        [
+            {"method": "token", "token": "hvs.x"},
+            {"method": "approle", "role_id": "x", "secret_id": "y", "mount": "ci/approle", "namespace": "team"},
+            {"method": "kubernetes", "role": "x", "jwt_file": __file__, "audience": "vault"},
+            {"method": "jwt", "jwt_file": __file__},
+            {"method": "userpass", "username": "x", "password": "y"},
+            {"method": "ldap", "username": "x", "password_file": __file__},
+            {"method": "aws", "role": "x", "region": "eu-central-1", "header_value": "y"},
+        ],
+        ids=lambda auth: str(auth["method"]),
+    )
+    def test_it_is_made_from_the_file_or_the_environment(self, auth: dict[str, str]) -> None:
+        variables = {f"WOODPECKER_VAULT_VAULT__AUTH__{key.upper()}": value for key, value in auth.items()}
+        made = check(logging_in(**auth), {}).vault.auth
+        assert made == METHODS[auth["method"]].model_validate(auth)
+        assert check(logging_in(), variables).vault.auth == made
+
+    @pytest.mark.parametrize(("text", "expected"), [("true", True), ("1", True), ("false", False)])
+    def test_a_flag_in_the_environment_is_one(self, text: str, expected: bool) -> None:  # noqa: FBT001 - a parameter
+        auth = check(
+            logging_in(method="approle", role_id="x", secret_id="y"),
+            {"WOODPECKER_VAULT_VAULT__AUTH__SECRET_ID_WRAPPED": text},
+        ).vault.auth
+        assert auth.model_dump()["secret_id_wrapped"] is expected
+
+    @pytest.mark.parametrize(
+        ("auth", "lines"),
+        [
+            (
+                {"method": "aprole", "role_id": "x"},
+                [f"[vault.auth] method: unknown method; there are {', '.join(METHODS)}"],
+            ),
+            ({"method": 5}, [f"[vault.auth] method: unknown method; there are {', '.join(METHODS)}"]),
+            ({"method": "approle"}, ["[vault.auth]: set either role_id or role_id_file"]),
+            (
+                {"method": "approle", "role_id": "x", "username": "y"},
+                ['[vault.auth] username: there is no such setting with method = "approle", only with userpass, ldap'],
+            ),
+            (
+                {"method": "approle", "role_id_file": "/nowhere", "secret_id_file": "/nowhere"},
+                [
+                    "[vault.auth] role_id_file: /nowhere: No such file or directory",
+                    "[vault.auth] secret_id_file: /nowhere: No such file or directory",
+                ],
+            ),
+            (
+                {"method": "kubernetes"},
+                [
+                    '[vault.auth] role: set it, as method = "kubernetes" needs it',
+                    f"[vault.auth] jwt_file: {SERVICE_ACCOUNT}: No such file or directory",
+                ],
+            ),
+            ({"method": "jwt"}, ['[vault.auth] jwt_file: set it, as method = "jwt" needs it']),
+            (
+                {"method": "jwt", "jwt_file": __file__, "mount": "a//b"},
+                ["[vault.auth] mount: must be the path of an auth method, as `vault auth list` shows it"],
+            ),
+            (
+                {"method": "userpass", "username": "a/b", "password": "c"},
+                ["[vault.auth] username: must be a user's name, without slashes"],
+            ),
+            ({"method": "ldap", "username": "a"}, ["[vault.auth]: set either password or password_file"]),
+            ({"method": "cert"}, ['[vault]: auth.method = "cert" needs a client_cert']),
+        ],
+        ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
+    )
+    def test_what_is_wrong_is_a_line_that_names_the_key(self, auth: dict[str, Any], lines: list[str]) -> None:
+        assert problems(logging_in(**auth)) == lines
+
+    def test_a_certificate_needs_an_address_with_https(self, certificates: Path) -> None:
+        vault = {"client_cert": str(certificates / "client-both.pem"), "auth": {"method": "cert"}}
+        given = {"woodpecker": {"public_keys": [PEM]}, "vault": vault}
+        assert check(given, {"VAULT_ADDR": "https://vault:8200"}).vault.auth.method == "cert"
+        for address in ("http://vault:8200", "https://vault:8200,http://other:8200"):
+            expected = ['[vault]: auth.method = "cert" needs an address with https']
+            assert problems(given, {"VAULT_ADDR": address}) == expected
+
+    def test_vaults_token_is_no_matter_of_another_method(self, tmp_path: Path) -> None:
+        tmp_path.joinpath(".vault-token").write_text("hvs.home")
+        given = logging_in(method="approle", role_id="x")
+        variables = {"VAULT_TOKEN": "hvs.x", "BAO_TOKEN": "s.x", "HOME": str(tmp_path)}
+        assert check(given, variables) == check(given, {})
+
+    def test_without_a_token_the_one_is_taken_that_vaults_own_tools_keep(self, tmp_path: Path) -> None:
+        kept = tmp_path / ".vault-token"
+        home = {"HOME": str(tmp_path)}
+        assert problems(logging_in(), home) == [
+            "[vault.auth]: set either token or token_file, or VAULT_TOKEN in the environment"
+        ]
+        kept.write_text("hvs.home")
+        for auth in ({}, {"method": "token"}, {"token": "", "token_file": ""}):
+            assert check(logging_in(**auth), home).vault.auth == Token(token_file=str(kept))
+        assert check(logging_in(), {**home, "VAULT_TOKEN": "hvs.x"}).vault.auth == Token(token=SecretStr("hvs.x"))
+        assert check(logging_in(token="hvs.y"), home).vault.auth == Token(token=SecretStr("hvs.y"))
+        assert check(logging_in(token_file=__file__), home).vault.auth == Token(token_file=__file__)
+
+    def test_no_home_is_no_such_file(self) -> None:
+        assert problems(logging_in(), {"HOME": ""}) == problems(logging_in(), {})
+
+    @pytest.mark.parametrize(
+        "auth",
+        [
+            {"method": "approle", "role_id": "x", "secret_id": ["the-secret"]},
+            {"method": "approle", "secret_id": "the-secret"},
+            {"method": "approle", "role_id": "x", "secret_id": "the-secret", "secret_id_file": __file__},
+            {"method": "userpass", "username": "a/b", "password": "the-secret"},
+            {"method": "ldap", "username": "a", "password": "the-secret", "password_file": __file__},
+            {"method": "ldap", "username": "a", "passwort": "the-secret"},
+            {"method": "the-secret"},
+        ],
+        ids=lambda auth: json.dumps(auth)[:60],
+    )
+    def test_no_line_shows_a_secret(self, auth: dict[str, Any]) -> None:
+        assert "the-secret" not in "\n".join(problems(logging_in(**auth)))
 
 
 class TestCertificates:

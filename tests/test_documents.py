@@ -5,8 +5,9 @@ import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
+from tests import models
 from tests.cli import run
 from tests.servers import Admin, Client, serving, settings
 from woodpecker_vault import __version__
@@ -22,7 +24,7 @@ from woodpecker_vault.cli import app
 from woodpecker_vault.cli.openbao import OpenBao
 from woodpecker_vault.cli.stand_in import public_pem
 from woodpecker_vault.config import ConfigError, Settings, check
-from woodpecker_vault.vault.transport import Connection, tls_context
+from woodpecker_vault.vault.connection import Connection, tls_context
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -41,16 +43,17 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
-def tables(model: type[BaseModel], *above: str) -> Iterator[tuple[str, set[str]]]:
-    """Every table of the settings with its keys."""
-    keys = set()
+def tables(model: type[BaseModel], *above: str) -> dict[str, set[str]]:
+    """Every table of the settings with its keys; where a table may be one of several, with the keys of all."""
+    found: dict[str, set[str]] = {}
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from tables(field.annotation, *above, name)
-        else:
-            keys.add(name)
-    if above:
-        yield ".".join(above), keys
+        inner = models(field.annotation)
+        for kind in inner:
+            for table, keys in tables(kind, *above, name).items():
+                found.setdefault(table, set()).update(keys)
+        if not inner:
+            found.setdefault(".".join(above), set()).add(name)
+    return found
 
 
 def about(variable: str) -> list[str]:
@@ -113,7 +116,7 @@ class TestSettings:
     def test_the_readmes_table_lists_every_setting(self) -> None:
         rows = re.findall(r"^\| `\[([a-z.]+)\]` \| (.*) \|$", README.read_text(), flags=re.MULTILINE)
         listed = {section: set(re.findall(r"`([a-z_]+)`", keys)) for section, keys in rows}
-        assert listed == dict(tables(Settings))
+        assert listed == tables(Settings)
 
     @pytest.mark.parametrize("setting", ["ca_cert", "ca_path"])
     def test_given_authorities_are_trusted_instead_of_the_systems_as_the_example_says(
@@ -247,6 +250,78 @@ class TestAdminsCommands:
             assert "npm_token" not in await client.secrets(repo={"id": int(repo)}, event="pull_request")
         finally:
             await admin.call("DELETE", f"secret/metadata/woodpecker/repo/{repo}/npm_token")
+
+
+class TestLoggingIn:
+    """The commands under "Logging in to Vault", as an admin types them, and the service that then logs in."""
+
+    @pytest.fixture
+    async def typed(self, tmp_path: Path, bao: OpenBao, admin: Admin) -> AsyncIterator[Callable[[str], Awaitable[str]]]:
+        """Type the block that has this in it, in a folder with the README's policy; then undo it."""
+        (policy,) = blocks(README, "hcl")
+        tmp_path.joinpath("policy.hcl").write_text(policy)
+        trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+        environment = {
+            "BAO_ADDR": bao.address,
+            "BAO_TOKEN": bao.token,
+            "HOME": str(tmp_path),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+
+        async def type_block(word: str) -> str:
+            (commands,) = [block for block in blocks(README, "sh") if word in block]
+            # Vault is in no pod here, where it would find these.
+            outside = (
+                "kubernetes_host=https://kubernetes.default.svc kubernetes_ca_cert=@ca.pem disable_local_ca_jwt=true"
+            )
+            commands = commands.replace(outside.partition(" ")[0], outside)
+            finished = await run(
+                "/bin/sh", "-ec", f"cd {shlex.quote(str(tmp_path))}\n{commands}", environment=environment
+            )
+            assert finished.code == 0, finished.err
+            return finished.out
+
+        yield type_block
+        for mount in ("approle", "kubernetes"):
+            await admin.call("DELETE", f"sys/auth/{mount}")
+        await admin.call("DELETE", "sys/policies/acl/woodpecker-vault")
+
+    def auth(self, method: str, folder: Path) -> dict[str, Any]:
+        """The README's table for this method, with its files in the folder."""
+        tables = [tomllib.loads(text).get("vault", {}).get("auth", {}) for text in blocks(README, "toml")]
+        (table,) = [table for table in tables if table.get("method") == method]
+        return {key: str(folder / Path(value).name) if key.endswith("_file") else value for key, value in table.items()}
+
+    async def test_by_approle_the_service_answers(
+        self,
+        *,
+        tmp_path: Path,
+        typed: Callable[[str], Awaitable[str]],
+        bao: OpenBao,
+        admin: Admin,
+        key: Ed25519PrivateKey,
+        session: aiohttp.ClientSession,
+        repo_id: int,
+    ) -> None:
+        await typed("auth enable approle")
+        await admin.put(f"woodpecker/repo/{repo_id}/x", "x-value")
+        document = settings(key, bao)
+        document["vault.auth"] = self.auth("approle", tmp_path)
+        async with serving(tmp_path, document) as service:
+            client = Client(session, service.url, key)
+            assert (await client.secrets(repo={"id": repo_id}))["x"]["value"] == "x-value"
+
+    async def test_for_kubernetes_there_is_a_role_with_the_audience_that_the_settings_ask_for(
+        self, *, tmp_path: Path, typed: Callable[[str], Awaitable[str]], admin: Admin
+    ) -> None:
+        await typed("auth enable kubernetes")
+        auth = self.auth("kubernetes", tmp_path)
+        _, answer = await admin.call("GET", f"auth/kubernetes/role/{auth['role']}")
+        assert answer["data"]["audience"] == auth["audience"]
+        assert answer["data"]["token_policies"] == ["woodpecker-vault"]
+        (pod,) = blocks(README, "yaml")
+        assert f"audience: {auth['audience']}," in pod
+        assert f"path: {Path(auth['jwt_file']).name}," in pod
 
 
 class TestChangelog:

@@ -11,6 +11,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from woodpecker_vault import woodpecker
+from woodpecker_vault.budget import Budget
 from woodpecker_vault.errors import (
     BadRequest,
     MethodNotAllowed,
@@ -46,9 +47,9 @@ class KeySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may take: seconds, bytes, and the path it must come under."""
+    """What a request may take: time, bytes, and the path it must come under."""
 
-    request_timeout: float = 8.0
+    budget: Budget
     max_body_bytes: int = 1_048_576
     base_path: str = ""
     proxy_strips_base_path: bool = False
@@ -70,6 +71,7 @@ class Exchange:
     event: str = ""
     given: list[str] = field(default_factory=list)
     withheld: dict[str, str] = field(default_factory=dict)
+    stale: bool = False
     problem: str = ""
     cause: str = ""
 
@@ -103,6 +105,7 @@ def create_app(
     service: Service,
     keys: KeySource,
     ready: Readiness,
+    metrics: Callable[[], bytes],
     observe: Callable[[Exchange], None],
     limits: Limits,
     clocks: Clocks,
@@ -114,12 +117,13 @@ def create_app(
         service: the use cases.
         keys: the public keys.
         ready: whether Vault is usable, with a document that says what is not.
+        metrics: the numbers so far, as Prometheus reads them.
         observe: told of every exchange when it is over.
         limits: what a request may take.
         clocks: the time.
         new_request_id: an id for a request, unlike any other.
     """
-    open_paths = frozenset({"/healthz", "/readyz"})
+    open_paths = frozenset({"/healthz", "/readyz", "/metrics"})
     guard = _Guard(keys, limits, clocks)
     app = web.Application(
         middlewares=[
@@ -129,12 +133,13 @@ def create_app(
         client_max_size=limits.max_body_bytes,
     )
     base = "" if limits.proxy_strips_base_path else limits.base_path
-    routes = _Routes(service, ready)
+    routes = _Routes(service, ready, metrics)
     one, many = base + r"/repo/{repo_id:[^/]*}/secrets/{name:[^/]*}", base + r"/repo/{repo_id:[^/]*}/secrets"
     app.router.add_routes(
         [
             web.get("/healthz", routes.healthz, allow_head=False),
             web.get("/readyz", routes.readyz, allow_head=False),
+            web.get("/metrics", routes.metrics, allow_head=False),
             web.post(base + "/secrets", routes.pipeline_secrets, expect_handler=_expect),
             web.get(many, routes.list_secrets, allow_head=False, expect_handler=_expect),
             web.post(many, guard.once(routes.create_secret), expect_handler=_expect),
@@ -149,9 +154,10 @@ def create_app(
 class _Routes:
     """What each route does, from a verified request to an answer."""
 
-    def __init__(self, service: Service, ready: Readiness) -> None:
+    def __init__(self, service: Service, ready: Readiness, metrics: Callable[[], bytes]) -> None:
         self._service = service
         self._ready = ready
+        self._metrics = metrics
 
     async def healthz(self, _request: web.Request) -> web.Response:
         return _json_response(200, {"status": "ok"})
@@ -160,15 +166,21 @@ class _Routes:
         ready, document = await self._ready()
         return _json_response(200 if ready else 503, document)
 
+    async def metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
     async def pipeline_secrets(self, request: web.Request) -> web.Response:
         asked = woodpecker.PipelineRequest.from_json(request[BODY])
         exchange = request[EXCHANGE]
         exchange.repository, exchange.repo_id = asked.repo.full_name, asked.repo.id
         exchange.pipeline, exchange.event = asked.pipeline.number, asked.pipeline.event
-        decided = await self._service.pipeline_secrets(asked)
-        given = [one.stored.secret for one in decided if one.verdict.given]
+        decision = await self._service.pipeline_secrets(asked)
+        given = [one.stored.secret for one in decision.secrets if one.verdict.given]
         exchange.given = [secret.name for secret in given]
-        exchange.withheld = {one.stored.secret.name: one.verdict.reason for one in decided if not one.verdict.given}
+        exchange.withheld = {
+            one.stored.secret.name: one.verdict.reason for one in decision.secrets if not one.verdict.given
+        }
+        exchange.stale = decision.stale
         return _response(Answer(200, woodpecker.secrets_answer(given)))
 
     async def list_secrets(self, request: web.Request) -> web.Response:
@@ -269,7 +281,7 @@ class _Guard:
         return handler
 
     async def _in_time(self, writing: Awaitable[Answer]) -> Answer:
-        async with asyncio.timeout(self._limits.request_timeout):
+        async with asyncio.timeout(self._limits.budget.seconds):
             return await writing
 
     def _written(self, signature: bytes, task: asyncio.Task[Answer]) -> None:
@@ -307,8 +319,9 @@ def _answering(
         request[EXCHANGE] = exchange
         try:
             try:
-                async with asyncio.timeout(limits.request_timeout):
-                    response = await handler(request)
+                with limits.budget.begun():
+                    async with asyncio.timeout(limits.budget.seconds):
+                        response = await handler(request)
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
                 problem = _problem(error, request)
                 exchange.problem, exchange.cause = problem.detail, problem.cause

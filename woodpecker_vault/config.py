@@ -19,7 +19,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -27,12 +26,12 @@ from pydantic_core import ErrorDetails
 
 from woodpecker_vault.paths import Template
 from woodpecker_vault.signature import load_public_key
-from woodpecker_vault.vault.logins import LOGINS
-from woodpecker_vault.vault.transport import authority_files
+from woodpecker_vault.vault.connection import authority_files
+from woodpecker_vault.vault.files import File, shown
+from woodpecker_vault.vault.logins import LOGINS, Login
 from woodpecker_vault.woodpecker import EVENTS, PULL_REQUEST_EVENTS
 
 _PREFIX = "WOODPECKER_VAULT_"
-_LONGEST_PATH_SHOWN = 300
 
 _VAULT_VARIABLES = {
     "ADDR": "address",
@@ -43,7 +42,15 @@ _VAULT_VARIABLES = {
     "CLIENT_KEY": "client_key",
     "TLS_SERVER_NAME": "tls_server_name",
     "SKIP_VERIFY": "skip_verify",
+    "CLIENT_TIMEOUT": "timeout",
+    "MAX_RETRIES": "max_retries",
+    "PROXY_ADDR": "proxy",
+    "HTTP_PROXY": "proxy",
 }
+"""Suffixes after ``VAULT_`` and ``BAO_``; of two for the same setting, the first goes before."""
+
+
+_METHODS = [login.model_fields["method"].default for login in LOGINS]
 
 
 class ConfigError(Exception):
@@ -78,6 +85,15 @@ def _url_or_none(text: str) -> str:
     return _url(text) if text else text
 
 
+def _joined(value: object) -> object:
+    """Several addresses, as a list, are kept with commas between, as they are in the environment."""
+    return ",".join(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
+
+
+def _urls(text: str) -> str:
+    return ",".join(_url(address.strip()) for address in text.split(","))
+
+
 def _pem(text: str) -> str:
     load_public_key(text)
     return text
@@ -87,18 +103,9 @@ def _key_file(path: str) -> str:
     try:
         load_public_key(Path(path).read_text())
     except OSError as error:
-        raise ValueError(f"{_shown(path)}: {error.strerror}") from None
+        raise ValueError(f"{shown(path)}: {error.strerror}") from None
     except ValueError as error:
-        raise ValueError(f"{_shown(path)}: {error}") from None
-    return path
-
-
-def _file(path: str) -> str:
-    try:
-        if path:
-            Path(path).open("rb").close()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{_shown(path)}: {getattr(error, 'strerror', None) or 'not a path'}") from None
+        raise ValueError(f"{shown(path)}: {error}") from None
     return path
 
 
@@ -117,7 +124,7 @@ def _check_authorities(file: str, folder: str) -> None:
         for authority in authority_files(file, folder):
             ssl.create_default_context(cafile=authority)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{_shown(file or folder)}: {_tls_trouble(error)}") from None
+        raise ValueError(f"{shown(file or folder)}: {_tls_trouble(error)}") from None
 
 
 def _check_pair(context: ssl.SSLContext, certificate: str, key: str, name: str) -> None:
@@ -131,13 +138,6 @@ def _tls_trouble(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return "no PEM certificate, or a key that is not the one of the certificate"
     return getattr(error, "strerror", None) or "not a path"
-
-
-def _shown(path: str) -> str:
-    """A path in an error; not what was pasted in its place."""
-    is_token = re.match(r"(hvs|hvb|hvr|s|b|r)\.", path)
-    is_path = path.isprintable() and len(path) < _LONGEST_PATH_SHOWN and not is_token
-    return path if is_path else "what is there is not a path"
 
 
 def _mount(text: str) -> str:
@@ -165,12 +165,6 @@ def _event(text: str) -> str:
     return text
 
 
-def _login_method(text: str) -> str:
-    if text not in LOGINS:
-        raise ValueError(f"unknown method; there are {', '.join(LOGINS)}")
-    return text
-
-
 def _array(value: object) -> object:
     """A list out of the environment is a JSON array."""
     if isinstance(value, str):
@@ -182,7 +176,6 @@ def _array(value: object) -> object:
 
 
 Url = Annotated[str, AfterValidator(_url)]
-File = Annotated[str, AfterValidator(_file)]
 Array = BeforeValidator(_array)
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
@@ -229,24 +222,25 @@ class Woodpecker(_Section):
         return self
 
 
-class VaultAuth(_Section):
-    """``[vault.auth]``: who this service is in Vault."""
+class Cache(_Section):
+    """``[vault.cache]``: whether, and for how long, answers stay in memory."""
 
-    method: Annotated[str, AfterValidator(_login_method)] = "token"
-    token: SecretStr = SecretStr("")
-    token_file: File = ""
+    mode: Literal["off", "validated", "ttl"] = "off"
+    ttl: Seconds = 60.0
+    stale_if_error: Annotated[float, Field(ge=0, le=86400)] = 0.0
+    max_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
 
     @model_validator(mode="after")
-    def _some_token(self) -> "VaultAuth":
-        if self.method == "token" and bool(self.token.get_secret_value()) == bool(self.token_file):
-            raise ValueError("set either token or token_file, or VAULT_TOKEN in the environment")
+    def _something_to_give(self) -> "Cache":
+        if self.stale_if_error and self.mode == "off":
+            raise ValueError('stale_if_error needs mode = "validated" or "ttl": without, nothing is kept')
         return self
 
 
 class Vault(_Section):
     """``[vault]``: where Vault is."""
 
-    address: Url
+    address: Annotated[str, AfterValidator(_urls), BeforeValidator(_joined)]
     namespace: str = ""
     ca_cert: Annotated[str, AfterValidator(_authority)] = ""
     ca_path: Annotated[str, AfterValidator(_authorities)] = ""
@@ -256,7 +250,11 @@ class Vault(_Section):
     skip_verify: bool = False
     timeout: Seconds = 3.0
     max_connections: Annotated[int, Field(gt=0)] = 32
-    auth: VaultAuth
+    max_retries: Annotated[int, Field(ge=0)] = 8
+    follow_redirects: bool = True
+    proxy: Annotated[str, AfterValidator(_url_or_none)] = ""
+    cache: Cache = Cache()
+    auth: Login
 
     @model_validator(mode="after")
     def _tls_usable(self) -> "Vault":
@@ -264,6 +262,15 @@ class Vault(_Section):
             raise ValueError("client_key is set, but client_cert is not")
         if self.client_cert:
             _check_pair(ssl.create_default_context(), self.client_cert, self.client_key, "client_cert")
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_to_log_in_with(self) -> "Vault":
+        if self.auth.method == "cert":
+            if not self.client_cert:
+                raise ValueError('auth.method = "cert" needs a client_cert')
+            if not all(address.startswith("https:") for address in self.address.split(",")):
+                raise ValueError('auth.method = "cert" needs an address with https')
         return self
 
 
@@ -355,15 +362,36 @@ def _put_vault_variables(document: dict[str, Any], environment: Mapping[str, str
     if vault.get("address") == "":
         del vault["address"]
     for suffix, key in _VAULT_VARIABLES.items():
-        value = environment.get(f"BAO_{suffix}") or environment.get(f"VAULT_{suffix}")
+        value = _variable(environment, suffix)
         if value and vault.get(key, "") == "":
-            vault[key] = value
-    token = environment.get("BAO_TOKEN") or environment.get("VAULT_TOKEN")
+            vault[key] = _seconds(value) if suffix == "CLIENT_TIMEOUT" else value
+    if _variable(environment, "DISABLE_REDIRECTS").lower() in {"1", "t", "true"}:
+        vault.setdefault("follow_redirects", False)
     auth = vault.setdefault("auth", {})
-    if not token or not isinstance(auth, dict) or auth.get("method", "token") != "token":
+    if not isinstance(auth, dict) or auth.setdefault("method", "token") != "token":
         return
-    if not auth.get("token") and not auth.get("token_file"):
+    if auth.get("token") or auth.get("token_file"):
+        return
+    remembered = Path(environment.get("HOME") or "/nowhere", ".vault-token")
+    if token := _variable(environment, "TOKEN"):
         auth["token"] = token
+    elif remembered.is_file():
+        auth["token_file"] = str(remembered)
+
+
+def _variable(environment: Mapping[str, str], suffix: str) -> str:
+    return environment.get(f"BAO_{suffix}") or environment.get(f"VAULT_{suffix}") or ""
+
+
+def _seconds(text: str) -> object:
+    """A duration as Vault's tools write it: ``60``, ``1m30s``, ``500ms``; anything else as it is."""
+    parts = re.findall(r"([0-9.]+)(ms|s|m|h)", text)
+    if "".join(number + unit for number, unit in parts) != text or not parts:
+        return text
+    try:
+        return sum(float(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts)
+    except ValueError:
+        return text
 
 
 def _put(document: dict[str, Any], sections: Sequence[str], key: str, value: str) -> None:
@@ -378,12 +406,32 @@ def _put(document: dict[str, Any], sections: Sequence[str], key: str, value: str
 
 
 def _line(problem: ErrorDetails) -> str:
-    *sections, key = (str(part) for part in problem["loc"])
+    parts = [str(part) for part in problem["loc"]]
+    if parts[:2] == ["vault", "auth"]:
+        return _auth_line(problem, parts[2:])
+    *sections, key = parts
     where = f"[{'.'.join(sections)}] {key}" if sections else f"[{key}]"
     match problem["type"]:
         case "extra_forbidden":
             return f"{where}: there is no such setting"
         case "missing" if where == "[vault] address":
             return f"{where}: set it, or VAULT_ADDR in the environment"
+        case _:
+            return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _auth_line(problem: ErrorDetails, parts: Sequence[str]) -> str:
+    """A line about ``[vault.auth]``; its parts begin with the method, as each has settings of its own."""
+    if problem["type"] == "union_tag_invalid":
+        return f"[vault.auth] method: unknown method; there are {', '.join(_METHODS)}"
+    method, key = parts[0] if parts else "", parts[1] if len(parts) > 1 else ""
+    where = f"[vault.auth] {key}" if key else "[vault.auth]"
+    match problem["type"]:
+        case "extra_forbidden":
+            others = [name for name, login in zip(_METHODS, LOGINS, strict=True) if key in login.model_fields]
+            also = f", only with {', '.join(others)}" if others else ""
+            return f'{where}: there is no such setting with method = "{method}"{also}'
+        case "missing":
+            return f'{where}: set it, as method = "{method}" needs it'
         case _:
             return f"{where}: {problem['msg'].removeprefix('Value error, ')}"

@@ -57,6 +57,17 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Entries by their segments, as they were at one moment.
+
+    ``stale`` says that Vault could not be asked, and that this is what it said before.
+    """
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StoredSecret:
     """A secret as it is in Vault: what Woodpecker is told, and the restrictions that are ours to enforce.
 

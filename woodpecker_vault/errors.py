@@ -62,6 +62,10 @@ class MethodNotAllowed(Problem):
         self.allowed = allowed
 
 
+class TokenRefused(Denied):
+    """It is not a policy that is missing: the token itself is no longer valid, and there is no other."""
+
+
 class Conflict(Problem):
     """The write would overwrite, or lost to another write."""
 
@@ -89,13 +93,27 @@ class Invalid(Problem):
 class Unavailable(Problem):
     """Vault cannot answer now; the same request may work later.
 
-    ``maybe_done`` says that what was asked of Vault may have been done all the same, or be done yet.
+    ``maybe_done`` says that what was asked of Vault may have been done all the same, or be done yet;
+    ``status_of_vault`` is what it answered, if it did.
     """
 
     status = 503
     title = "Vault unavailable"
 
-    def __init__(self, detail: str, *, cause: str = "", retry_after: int = 1, maybe_done: bool = False) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        cause: str = "",
+        retry_after: int = 1,
+        maybe_done: bool = False,
+        status_of_vault: int | None = None,
+    ) -> None:
         super().__init__(detail, cause=cause)
+        self.status_of_vault = status_of_vault
         self.retry_after = retry_after
         self.maybe_done = maybe_done
+
+
+class LoginRefused(Unavailable):
+    """Vault answered, but does not let the service log in. Somebody has to mend that; then it works by itself."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from woodpecker_vault.access import Verdict, decide
 from woodpecker_vault.entries import (
@@ -12,6 +12,7 @@ from woodpecker_vault.entries import (
     Entry,
     MetadataPatch,
     PatchMetadata,
+    Snapshot,
     Step,
     StoredSecret,
     merged,
@@ -25,6 +26,7 @@ from woodpecker_vault.entries import (
 )
 from woodpecker_vault.errors import Conflict, Denied, Invalid, NotFound, Unavailable
 from woodpecker_vault.paths import Template, name_of, segment_of
+from woodpecker_vault.tasks import all_of
 from woodpecker_vault.woodpecker import (
     PipelineRequest,
     Secret,
@@ -34,8 +36,18 @@ from woodpecker_vault.woodpecker import (
 )
 
 
+class Answers(Protocol):
+    """Where the entries for an answer come from; paths are relative to the mount."""
+
+    async def folder(self, folder: str) -> Snapshot:
+        """Every entry in a folder, by its segment; ``folder`` ends in ``/``."""
+
+    async def entry(self, path: str) -> Snapshot:
+        """The entry at a path, alone, by its segment."""
+
+
 class Store(Protocol):
-    """What the use cases need of Vault's KV v2; paths are relative to the mount."""
+    """What the use cases need of Vault's KV v2 itself; paths are relative to the mount."""
 
     async def list(self, folder: str) -> list[str]:
         """The segments of the entries in a folder."""
@@ -75,6 +87,17 @@ class Decided:
     verdict: Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Every secret of a pipeline's layers, sorted by name, each with a verdict.
+
+    ``stale`` says that Vault could not be asked for some of it, and that it is what Vault said before.
+    """
+
+    secrets: list[Decided]
+    stale: bool = False
+
+
 class Service:
     """What Woodpecker asks for.
 
@@ -82,34 +105,46 @@ class Service:
 
     Args:
         store: reads and writes entries.
+        fresh: reads what Vault holds now.
+        answers: the same for pipelines; what they get may come from a cache.
         hold: makes the caller the only writer of the entry at a path, while it is entered; a number tells it
             which write that is, so that a repetition can go on where the first was cut short.
         rules: ``[secrets]``.
     """
 
     def __init__(
-        self, store: Store, hold: Callable[[str, int], AbstractAsyncContextManager[None]], rules: Rules
+        self,
+        store: Store,
+        fresh: Answers,
+        answers: Answers,
+        hold: Callable[[str, int], AbstractAsyncContextManager[None]],
+        rules: Rules,
     ) -> None:
         self._store = store
+        self._fresh = fresh
+        self._answers = answers
         self._hold = hold
         self._rules = rules
 
-    async def pipeline_secrets(self, request: PipelineRequest) -> list[Decided]:
-        """Every secret of the pipeline's layers, sorted by name, each with a verdict.
+    async def pipeline_secrets(self, request: PipelineRequest) -> Decision:
+        """What the pipeline's layers hold, and whether the pipeline may have it.
 
         A layer with a placeholder that has no value for this pipeline (a tag's branch) is left out.
         """
         values = placeholder_values(request)
         # All at once, but the last one first: it is the repository's own and has the most to read after its list.
-        layers = await _all(self._layer(template, values) for template in reversed(self._rules.layers))
-        return [
+        layers = await all_of(self._layer(template, values) for template in reversed(self._rules.layers))
+        decided = [
             Decided(stored, decide(stored, request.pipeline, forks_allowed=self._rules.forks_allowed))
-            for stored in merged(reversed(layers))
+            for stored in merged(secrets for secrets, _ in reversed(layers))
         ]
+        return Decision(decided, stale=any(stale for _, stale in layers))
 
     async def list_secrets(self, repo_id: int) -> list[Secret]:
         """A repository's own secrets, sorted by name, without those whose restrictions cannot be read."""
-        by_name = {one.secret.name: one for one in await self._folder(self._folder_of(repo_id))}
+        folder = self._folder_of(repo_id)
+        found = self._secrets_in(folder, await self._fresh.folder(folder))
+        by_name = {one.secret.name: one for one in found}
         return [by_name[name].secret for name in sorted(by_name) if not by_name[name].unreadable]
 
     async def get_secret(self, repo_id: int, name: str) -> Secret:
@@ -195,22 +230,23 @@ class Service:
             else:
                 await _written(self._store.delete(path))
 
-    async def _layer(self, template: Template, values: Mapping[str, str]) -> list[StoredSecret]:
+    async def _layer(self, template: Template, values: Mapping[str, str]) -> tuple[list[StoredSecret], bool]:
+        """The secrets of a layer, and whether they are stale."""
         path = template.render(values)
         if path is None:
-            return []
+            return [], False
         if template.is_folder:
-            return await self._folder(path)
-        entry = await self._store.read(path)
-        return list(secrets_by_key(entry, path, self._rules.default_events))
+            snapshot = await self._answers.folder(path)
+            return self._secrets_in(path, snapshot), snapshot.stale
+        snapshot = await self._answers.entry(path)
+        by_key = (secrets_by_key(entry, path, self._rules.default_events) for entry in snapshot.entries.values())
+        return [stored for secrets in by_key for stored in secrets], snapshot.stale
 
-    async def _folder(self, folder: str) -> list[StoredSecret]:
+    def _secrets_in(self, folder: str, snapshot: Snapshot) -> list[StoredSecret]:
         """The secrets of a folder: bundles first, so that an entry of the same name comes instead."""
-        segments = sorted(await self._store.list(folder))
-        entries = await _all(self._store.read(folder + segment) for segment in segments)
         bundled: list[StoredSecret] = []
         single: list[StoredSecret] = []
-        for segment, entry in zip(segments, entries, strict=True):
+        for segment, entry in sorted(snapshot.entries.items()):
             path, name = folder + segment, name_of(segment)
             bundled += secrets_in_bundle(entry, path, name, self._rules.default_events)
             stored = secret_of(entry, path, name, self._rules.default_events)
@@ -224,7 +260,7 @@ class Service:
             return None
         folder = self._folder_of(repo_id)
         segments = [segment for segment in await self._store.list(folder) if name.startswith(f"{name_of(segment)}_")]
-        entries = await _all(self._store.read(folder + segment) for segment in segments)
+        entries = await all_of(self._store.read(folder + segment) for segment in segments)
         for segment, entry in zip(segments, entries, strict=True):
             for stored in secrets_in_bundle(entry, folder + segment, name_of(segment), self._rules.default_events):
                 if stored.secret.name == name:
@@ -298,20 +334,6 @@ def placeholder_values(request: PipelineRequest) -> dict[str, str]:
         "event": pipeline.event,
         "branch": pipeline.vouched_branch,
     }
-
-
-_Result = TypeVar("_Result")
-
-
-async def _all(awaitables: Iterable[Awaitable[_Result]]) -> list[_Result]:
-    """Every result, in order. At the first failure the others are cancelled, and it alone is raised."""
-    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        raise
 
 
 async def _written(write: Awaitable[None]) -> None:

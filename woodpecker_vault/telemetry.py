@@ -5,10 +5,44 @@ from http import HTTPStatus
 from typing import Any, TextIO
 
 import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import generate_latest
 
 from woodpecker_vault.app import Exchange
 
-_PROBES = frozenset({"/healthz", "/readyz"})
+_METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
+_PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class Metrics:
+    """What Prometheus is told: numbers of requests, never what was in them."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "woodpecker_vault_requests", "Requests answered.", ["method", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "woodpecker_vault_request_seconds", "Time until a request was answered.", registry=self._registry
+        )
+        self._stale = Counter(
+            "woodpecker_vault_stale_answers",
+            "Answers out of memory, because Vault could not be asked.",
+            registry=self._registry,
+        )
+
+    def count(self, exchange: Exchange) -> None:
+        """Count one request; those that only ask how the service is do not count."""
+        if exchange.path not in _PROBES:
+            method = exchange.method if exchange.method in _METHODS else "other"
+            self._requests.labels(method, str(exchange.status)).inc()
+            self._seconds.observe(exchange.seconds)
+            if exchange.stale:
+                self._stale.inc()
+
+    def text(self) -> bytes:
+        """The numbers so far, in Prometheus's text format."""
+        return generate_latest(self._registry)
 
 
 def configure(level: str, style: str, stream: TextIO) -> None:
@@ -60,6 +94,7 @@ def log_exchange(exchange: Exchange) -> None:
         "event_kind": exchange.event or None,
         "given": exchange.given,
         "withheld": exchange.withheld,
+        "stale": exchange.stale or None,
         "problem": exchange.problem or None,
         "cause": exchange.cause or None,
     }

@@ -177,7 +177,10 @@ class TestEnd:
         async with Proxy(bao.address).listening() as proxy:
             document = settings(key, bao, vault={"address": proxy.address})
             async with serving(folder, document) as service:
+                await service.logged_in()
                 proxy.mode = "hang"
+                proxy.drop()
+                proxy.connections = 0
                 client = Client(session, service.url, key)
                 asking = asyncio.ensure_future(client.send("POST", "/secrets", pipeline_body()))
                 async with asyncio.timeout(5):

@@ -153,7 +153,8 @@ class TestAVaultThatIsDown:
     async def peer(
         self, folder: Path, vault: Proxy, bao: OpenBao, key: Ed25519PrivateKey, peer_at: Callable[[str], Peer]
     ) -> AsyncIterator[Peer]:
-        document = settings(key, bao, vault={"address": vault.address, "timeout": 0.3})
+        # With no retries of our own, which would only make it longer: three times what the service may take is known.
+        document = settings(key, bao, vault={"address": vault.address, "timeout": 0.3, "max_retries": 0})
         async with serving(folder, document) as service:
             yield peer_at(service.url)
 

@@ -1,18 +1,24 @@
 """The rooms of ``woodpecker_vault.vault`` against a real OpenBao; here is what their tests share."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
+from pydantic import SecretStr
 from typing_extensions import override
 
 from tests.servers import Proxy
+from woodpecker_vault.budget import Budget
+from woodpecker_vault.vault.connection import Connection, open_session
 from woodpecker_vault.vault.kv import KV
-from woodpecker_vault.vault.logins import Credentials
+from woodpecker_vault.vault.logins.method import Method
+from woodpecker_vault.vault.logins.token import Token
+from woodpecker_vault.vault.sending import Patience, Sender
 from woodpecker_vault.vault.tokens import Tokens
-from woodpecker_vault.vault.transport import Adapter, AuthenticatedAdapter, Connection, open_session
+from woodpecker_vault.vault.transport import Adapter, AuthenticatedAdapter
 
 
 class Gate(Proxy):
@@ -122,6 +128,7 @@ class Rooms:
     """What stands between the service and Vault, put together."""
 
     session: aiohttp.ClientSession
+    sender: Sender
     adapter: Adapter
     tokens: Tokens
     authenticated: AuthenticatedAdapter
@@ -130,11 +137,25 @@ class Rooms:
 
 @asynccontextmanager
 async def rooms(
-    connection: Connection, token: str = "", *, token_file: str = "", mount: str = "secret"
+    connection: Connection,
+    token: str = "",
+    *,
+    token_file: str = "",
+    mount: str = "secret",
+    method: Method | None = None,
+    retries: int = 0,
+    seconds: float = 8.0,
+    now: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Rooms]:
-    """The rooms on one connection, with a token or a file of one."""
+    """The rooms on one connection, with a token or a file of one, and no patience unless asked for."""
+    budget = Budget(seconds, now)
+    patience = Patience(budget, retries, lambda: 0.5, asyncio.sleep)
     async with open_session(connection) as session:
-        adapter = Adapter(session, connection)
-        tokens = Tokens(adapter, Credentials(token=token, token_file=token_file))
-        authenticated = AuthenticatedAdapter(session, connection, tokens)
-        yield Rooms(session, adapter, tokens, authenticated, KV(authenticated, mount))
+        sender = Sender(session, connection, patience)
+        adapter = Adapter(sender, connection.namespace)
+        login = method or Token.model_construct(
+            token=SecretStr("" if token_file else token or "none"), token_file=token_file
+        )
+        tokens = Tokens(adapter, login, budget=budget, now=now, sleep=asyncio.sleep, jitter=lambda: 0.5)
+        authenticated = AuthenticatedAdapter(sender, connection.namespace, tokens)
+        yield Rooms(session, sender, adapter, tokens, authenticated, KV(authenticated, mount, patience))

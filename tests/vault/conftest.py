@@ -56,7 +56,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     for prefix in ("", "other-"):
         authority = trustme.CA()
         authority.cert_pem.write_to_path(made.file(f"{prefix}ca.pem"))
-        client = authority.issue_cert("woodpecker-vault@example.com")
+        client = authority.issue_cert("woodpecker-vault@example.com", common_name="woodpecker-vault")
         client.private_key_and_cert_chain_pem.write_to_path(made.file(f"{prefix}both.pem"))
         client.private_key_pem.write_to_path(made.file(f"{prefix}client.key"))
         client.cert_chain_pems[0].write_to_path(made.file(f"{prefix}client.pem"))

@@ -13,10 +13,10 @@ from tests.servers import Admin, Proxy
 from tests.vault import rooms
 from tests.vault.raft import Raft
 from woodpecker_vault.cli.openbao import OpenBao, free_port
-from woodpecker_vault.errors import Conflict, Denied, Invalid, Problem, Unavailable
+from woodpecker_vault.errors import Conflict, Denied, Invalid, Problem, TokenRefused, Unavailable
+from woodpecker_vault.vault.connection import Connection
 from woodpecker_vault.vault.faults import Missing, translated
 from woodpecker_vault.vault.kv import KV
-from woodpecker_vault.vault.transport import Connection
 
 CALLS: dict[str, Callable[[KV], Awaitable[object]]] = {
     "list": lambda kv: kv.list("folder/"),
@@ -107,7 +107,7 @@ async def test_a_missing_policy_is_denied(bao: OpenBao, admin: Admin) -> None:
 @pytest.mark.parametrize("token", ["wrong-sesame", ""])
 async def test_a_wrong_token_is_denied(bao: OpenBao, token: str) -> None:
     async with rooms(Connection(bao.address), token) as ours:
-        await check_all(ours.kv, Denied, "token", *filter(None, [token]))
+        await check_all(ours.kv, TokenRefused, "token", *filter(None, [token]))
 
 
 async def test_a_missing_mount_is_denied_to_root_too(bao: OpenBao) -> None:

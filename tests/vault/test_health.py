@@ -13,8 +13,8 @@ from tests.servers import Admin
 from tests.vault import Gate, Rooms, rooms
 from tests.vault.raft import Raft
 from woodpecker_vault.cli.openbao import OpenBao, free_port
+from woodpecker_vault.vault.connection import Connection
 from woodpecker_vault.vault.health import Health
-from woodpecker_vault.vault.transport import Connection
 
 CHECKS = ["address", "seal", "login", "mount", "list"]
 FOLDERS = ("woodpecker/global", "woodpecker/repo/1")
@@ -33,7 +33,7 @@ class Clock:
 def health(
     ours: Rooms, *, mount: str = "secret", folders: Sequence[str] = FOLDERS, now: Callable[[], float] = time.monotonic
 ) -> Health:
-    return Health(ours.adapter, ours.authenticated, mount=mount, folders=folders, now=now)
+    return Health(ours.adapter, ours.authenticated, ours.tokens, mount=mount, folders=folders, now=now)
 
 
 @asynccontextmanager
@@ -265,7 +265,6 @@ def _length(head: bytes) -> int:
         ("sys/health", ("200 OK", b"<html>")),
         ("sys/health", ("404 Not Found", b"")),
         ("sys/health", ("200 OK", b'{"sealed": false}')),
-        ("lookup-self", ("404 Not Found", b"<html>no such page</html>")),
         ("internal/ui/mounts", ("200 OK", b"{}")),
         ("internal/ui/mounts", ("404 Not Found", b"")),
         ("capabilities-self", ("404 Not Found", b"")),

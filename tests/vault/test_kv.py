@@ -11,8 +11,8 @@ from tests.vault import rooms
 from woodpecker_vault.cli.openbao import OpenBao
 from woodpecker_vault.entries import Entry
 from woodpecker_vault.errors import Conflict, Invalid, Problem
+from woodpecker_vault.vault.connection import Connection
 from woodpecker_vault.vault.kv import KV
-from woodpecker_vault.vault.transport import Connection
 
 ODD_NAMES = [
     " a",

@@ -14,9 +14,9 @@ from tests.servers import Admin
 from tests.vault import Gate, rooms
 from woodpecker_vault.cli.openbao import OpenBao
 from woodpecker_vault.errors import Conflict, Denied, Unavailable
+from woodpecker_vault.vault.connection import Connection
 from woodpecker_vault.vault.kv import KV
 from woodpecker_vault.vault.locks import Locks
-from woodpecker_vault.vault.transport import Connection
 
 NO_DESTROY = """
 path "secret/data/locks/*" { capabilities = ["create", "read", "update", "delete"] }
@@ -227,6 +227,7 @@ async def test_a_lock_whose_making_failed_is_no_obstacle_to_its_own_process(
 ) -> None:
     async with gated(bao) as (gate, kv):
         mine = locks(kv, "mine", patient=False)
+        await kv.read(path)  # with a token that is known by then
         gate.break_at(1, answered=answered, lasting=False)
         with pytest.raises(Unavailable):
             async with mine.hold(path, 1):

@@ -13,7 +13,8 @@ from tests.vault.raft import Raft
 from woodpecker_vault.cli.openbao import OpenBao
 from woodpecker_vault.entries import Entry
 from woodpecker_vault.errors import Denied, Unavailable
-from woodpecker_vault.vault.transport import AuthenticatedAdapter, Connection, open_session
+from woodpecker_vault.vault.connection import Connection, open_session
+from woodpecker_vault.vault.transport import AuthenticatedAdapter
 
 
 async def test_tls_with_the_right_ca_and_name_works(node: Raft, tls: Tls) -> None:
@@ -176,32 +177,33 @@ class Counted:
     def __init__(self, *tokens: str) -> None:
         self._tokens = list(tokens)
         self.refusals: list[str] = []
+        self.helped: list[str] = []
 
     async def current(self) -> str:
         return self._tokens[0]
 
-    async def after_refusal(self, refused: str) -> str | None:
+    async def after_refusal(self, refused: str, url: str) -> str | None:
+        assert url.endswith("lookup-self")
         self.refusals.append(refused)
         self._tokens.pop(0)
         return self._tokens[0] if self._tokens else None
 
+    def accepted(self, token: str) -> None:
+        self.helped.append(token)
+
 
 async def test_a_refused_token_is_replaced_once_and_only_once(bao: OpenBao) -> None:
     gate = Gate(bao.address)
-    async with gate.listening():
-        connection = Connection(gate.address)
-        async with open_session(connection) as session:
-            tokens = Counted("wrong", bao.token)
-            answer = await AuthenticatedAdapter(session, connection, tokens).request(
-                "get", "/v1/auth/token/lookup-self"
-            )
-            assert answer["data"]["id"] == bao.token
-            assert (tokens.refusals, len(gate.requests)) == (["wrong"], 2)
-            gate.heal()
-            tokens = Counted("wrong", "wrong too", bao.token)
-            with pytest.raises(Exception, match="permission denied"):
-                await AuthenticatedAdapter(session, connection, tokens).request("get", "/v1/auth/token/lookup-self")
-            assert (tokens.refusals, len(gate.requests)) == (["wrong"], 2)
+    async with gate.listening(), rooms(Connection(gate.address)) as ours:
+        tokens = Counted("wrong", bao.token)
+        answer = await AuthenticatedAdapter(ours.sender, "", tokens).request("get", "/v1/auth/token/lookup-self")
+        assert answer["data"]["id"] == bao.token
+        assert (tokens.refusals, tokens.helped, len(gate.requests)) == (["wrong"], [bao.token], 2)
+        gate.heal()
+        tokens = Counted("wrong", "wrong too", bao.token)
+        with pytest.raises(Exception, match="permission denied"):
+            await AuthenticatedAdapter(ours.sender, "", tokens).request("get", "/v1/auth/token/lookup-self")
+        assert (tokens.refusals, tokens.helped, len(gate.requests)) == (["wrong"], [], 2)
 
 
 async def test_the_unauthenticated_adapter_sends_no_token(bao: OpenBao) -> None:
@@ -231,6 +233,14 @@ async def test_a_login_hands_back_the_token_that_it_got(bao: OpenBao, admin: Adm
 async def test_no_repr_shows_a_token(bao: OpenBao) -> None:
     async with rooms(Connection(bao.address), bao.token) as ours:
         await ours.kv.read("connections/none")
-        for thing in (ours, ours.adapter, ours.authenticated, ours.tokens, ours.tokens._credentials, ours.kv):
+        for thing in (
+            ours,
+            ours.adapter,
+            ours.authenticated,
+            ours.tokens,
+            ours.tokens._held,
+            ours.tokens._method,
+            ours.kv,
+        ):
             assert bao.token not in repr(thing)
             assert bao.token not in str(thing)

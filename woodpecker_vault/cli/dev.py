@@ -16,14 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from woodpecker_vault import config, telemetry
+from woodpecker_vault.budget import Budget
 from woodpecker_vault.cli import openbao, stand_in
 from woodpecker_vault.cli.console import console, table
 from woodpecker_vault.cli.loop import run
-from woodpecker_vault.cli.wiring import StartError, running
-from woodpecker_vault.vault.kv import KV
-from woodpecker_vault.vault.logins import Credentials
-from woodpecker_vault.vault.tokens import Tokens
-from woodpecker_vault.vault.transport import Adapter, AuthenticatedAdapter, Connection, open_session
+from woodpecker_vault.cli.wiring import StartError, running, vault_rooms
+from woodpecker_vault.vault.connection import Connection, open_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +92,8 @@ async def _dev(port: int, out: Console) -> None:
         key_file.write_bytes(stand_in.private_pem(key))
         out.print("Starting OpenBao …")
         async with openbao.in_memory(home) as server:
-            await _write_samples(server)
             settings = config.check(_settings(server, key, port), {})
+            await _write_samples(server, settings)
             async with running(settings) as url:
                 endpoint = f"{url}/secrets"
                 _show_samples(out)
@@ -115,15 +113,14 @@ def _settings(server: openbao.OpenBao, key: Ed25519PrivateKey, port: int) -> dic
     }
 
 
-async def _write_samples(server: openbao.OpenBao) -> None:
+async def _write_samples(server: openbao.OpenBao, settings: config.Settings) -> None:
     connection = Connection(server.address)
-    async with open_session(connection) as session:
-        tokens = Tokens(Adapter(session, connection), Credentials(token=server.token))
-        kv = KV(AuthenticatedAdapter(session, connection, tokens), "secret")
+    budget = Budget(settings.server.request_timeout, time.monotonic)
+    async with open_session(connection) as session, vault_rooms(session, connection, settings, budget) as vault:
         for sample in SAMPLES:
             if sample.metadata:
-                await kv.patch_metadata(sample.path, sample.metadata)
-            await kv.put(sample.path, sample.data, cas=0)
+                await vault.kv.patch_metadata(sample.path, sample.metadata)
+            await vault.kv.put(sample.path, sample.data, cas=0)
 
 
 def _body(*, repo_id: int, org_id: int, event: str, branch: str, from_fork: bool) -> bytes:

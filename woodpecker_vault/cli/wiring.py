@@ -5,26 +5,33 @@ import random
 import ssl
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from woodpecker_vault import config
-from woodpecker_vault.app import Clocks, Limits, create_app
+from woodpecker_vault.app import Clocks, Exchange, Limits, create_app
+from woodpecker_vault.budget import Budget
 from woodpecker_vault.keys import KeyFile, Keys, ServerKey
 from woodpecker_vault.paths import PLACEHOLDERS, Template
 from woodpecker_vault.service import Rules, Service
 from woodpecker_vault.signature import Freshness, load_public_key
-from woodpecker_vault.telemetry import log_exchange
+from woodpecker_vault.telemetry import Metrics, log_exchange
+from woodpecker_vault.vault.cache import CachedFolders, Memory, Timed, Validated
+from woodpecker_vault.vault.connection import Connection, open_session
+from woodpecker_vault.vault.folders import VaultFolders
 from woodpecker_vault.vault.health import Health
 from woodpecker_vault.vault.kv import KV
 from woodpecker_vault.vault.locks import Locks
-from woodpecker_vault.vault.logins import Credentials
+from woodpecker_vault.vault.sending import Patience, Sender
+from woodpecker_vault.vault.shared import SharedReads
 from woodpecker_vault.vault.tokens import Tokens
-from woodpecker_vault.vault.transport import Adapter, AuthenticatedAdapter, Connection, open_session
+from woodpecker_vault.vault.transport import Adapter, AuthenticatedAdapter
 
 _KEY_ATTEMPTS = 20
 _KEY_PAUSE = 0.5
@@ -48,40 +55,111 @@ async def running(settings: config.Settings) -> AsyncIterator[str]:
         aiohttp.ClientSession() as web_session,
     ):
         keys = await _keys(settings.woodpecker, web_session)
-        app = _application(settings, connection, session, keys)
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            auto_decompress=False,  # the digest is of the bytes received
-            shutdown_timeout=settings.server.request_timeout + 1,
-        )
-        await runner.setup()
-        try:
-            yield await _listen(runner, settings.server)
-        finally:
-            await runner.cleanup()
+        budget = Budget(settings.server.request_timeout, time.monotonic)
+        async with vault_rooms(session, connection, settings, budget) as vault:
+            runner = web.AppRunner(
+                _application(settings, vault, keys, budget),
+                access_log=None,
+                auto_decompress=False,  # the digest is of the bytes received
+                shutdown_timeout=settings.server.request_timeout + 1,
+            )
+            await runner.setup()
+            try:
+                yield await _listen(runner, settings.server)
+            finally:
+                await runner.cleanup()
 
 
-def _application(
-    settings: config.Settings, connection: Connection, session: aiohttp.ClientSession, keys: Keys
-) -> web.Application:
-    adapter = Adapter(session, connection)
-    authenticated = AuthenticatedAdapter(session, connection, Tokens(adapter, _credentials(settings.vault.auth)))
-    kv = KV(authenticated, settings.secrets.mount)
-    locks = Locks(kv, owner=uuid.uuid4().hex, now=time.time, pause=_random_pause)
-    rules = _rules(settings.secrets)
-    return create_app(
-        service=Service(kv, locks.hold, rules),
-        keys=keys,
-        ready=Health(
-            adapter,
-            authenticated,
-            mount=settings.secrets.mount,
-            folders=_sample_folders(rules),
+@dataclass(frozen=True, slots=True)
+class VaultRooms:
+    """What stands between the service and Vault, put together."""
+
+    kv: KV
+    fresh: VaultFolders
+    answers: VaultFolders | CachedFolders
+    ready: Health
+
+
+@asynccontextmanager
+async def vault_rooms(
+    session: aiohttp.ClientSession, connection: Connection, settings: config.Settings, budget: Budget
+) -> AsyncIterator[VaultRooms]:
+    """The rooms on one pool of connections, with a token that is kept alive until the block ends."""
+    auth, cache, mount = settings.vault.auth, settings.vault.cache, settings.secrets.mount
+    patience = Patience(budget, connection.max_retries, random.random, asyncio.sleep)
+    sender = Sender(session, connection, patience)
+    tokens = Tokens(
+        Adapter(sender, auth.namespace or connection.namespace),
+        auth,
+        budget=budget,
+        now=time.monotonic,
+        sleep=asyncio.sleep,
+        jitter=random.random,
+    )
+    memory = Memory(keep=max(cache.ttl, cache.stale_if_error), max_bytes=cache.max_bytes, now=time.monotonic)
+    kv = KV(AuthenticatedAdapter(sender, connection.namespace, tokens), mount, patience, written=memory.written)
+    shared = SharedReads(budget)
+    fresh = VaultFolders(kv, shared)
+    folders = _sample_folders(_rules(settings.secrets))
+    ready = Health(
+        Adapter(sender, patient=False),
+        AuthenticatedAdapter(sender, connection.namespace, tokens, patient=False),
+        tokens,
+        mount=mount,
+        folders=folders,
+        now=time.monotonic,
+    )
+    rooms = VaultRooms(kv, fresh, fresh, ready)
+    living = [tokens.live()]
+    if cache.mode != "off":
+        timed = Timed(fresh, ttl=cache.ttl, now=time.monotonic)
+        validated = Validated(kv, fresh, shared, ttl=cache.ttl, now=time.monotonic)
+        answers = CachedFolders(
+            timed if cache.mode == "ttl" else validated,
+            memory,
+            stale_if_error=cache.stale_if_error,
+            patience=connection.timeout,
+            budget=budget,
             now=time.monotonic,
-        ),
-        observe=log_exchange,
-        limits=_limits(settings),
+        )
+        rooms = replace(rooms, answers=answers)
+        living.append(memory.live(asyncio.sleep))
+        if cache.mode == "validated" and folders:
+            living.append(validated.introduce(f"{folders[-1]}/", asyncio.sleep))
+    try:
+        async with _kept_going(living):
+            yield rooms
+    finally:
+        await tokens.end()
+
+
+@asynccontextmanager
+async def _kept_going(living: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """What goes on in the background until the block ends."""
+    tasks = [asyncio.ensure_future(one) for one in living]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _application(settings: config.Settings, vault: VaultRooms, keys: Keys, budget: Budget) -> web.Application:
+    locks = Locks(vault.kv, owner=uuid.uuid4().hex, now=time.time, pause=_random_pause)
+    metrics = Metrics()
+
+    def observe(exchange: Exchange) -> None:
+        log_exchange(exchange)
+        metrics.count(exchange)
+
+    return create_app(
+        service=Service(vault.kv, vault.fresh, vault.answers, locks.hold, _rules(settings.secrets)),
+        keys=keys,
+        ready=vault.ready,
+        metrics=metrics.text,
+        observe=observe,
+        limits=_limits(settings, budget),
         clocks=Clocks(wall=time.time, steady=time.monotonic),
         new_request_id=lambda: uuid.uuid4().hex,
     )
@@ -126,11 +204,7 @@ async def _listen(runner: web.AppRunner, settings: config.Server) -> str:
 
 
 def _connection(settings: config.Vault) -> Connection:
-    return Connection(**settings.model_dump(exclude={"auth"}))
-
-
-def _credentials(settings: config.VaultAuth) -> Credentials:
-    return Credentials(method=settings.method, token=settings.token.get_secret_value(), token_file=settings.token_file)
+    return Connection(**settings.model_dump(exclude={"auth", "cache"}))
 
 
 def _rules(settings: config.Secrets) -> Rules:
@@ -143,9 +217,9 @@ def _rules(settings: config.Secrets) -> Rules:
     )
 
 
-def _limits(settings: config.Settings) -> Limits:
+def _limits(settings: config.Settings, budget: Budget) -> Limits:
     return Limits(
-        request_timeout=settings.server.request_timeout,
+        budget=budget,
         max_body_bytes=settings.server.max_body_bytes,
         base_path=settings.server.base_path,
         proxy_strips_base_path=settings.server.proxy_strips_base_path,

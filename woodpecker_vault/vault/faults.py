@@ -1,11 +1,13 @@
 """Every error of hvac and of the network, made one of ours."""
 
+import math
 from types import TracebackType
 
 import aiohttp
 from hvac import exceptions
 
 from woodpecker_vault.errors import Conflict, Denied, Invalid, Problem, Unavailable
+from woodpecker_vault.vault.sending import never_sent
 
 
 class Missing(Exception):
@@ -92,16 +94,33 @@ def _from_vault(error: exceptions.VaultError, cause: str) -> Problem | Missing: 
         case exceptions.InvalidRequest():
             return Invalid("Vault refuses this name or this content.", cause=cause)
         case exceptions.RateLimitExceeded():
-            return Unavailable("Vault limits the rate of requests; try again shortly.", cause=cause)
+            return Unavailable(
+                "Vault limits the rate of requests; try again shortly.", cause=cause, retry_after=_retry_after(error)
+            )
         case exceptions.VaultDown() | exceptions.VaultNotInitialized():
-            return Unavailable("Vault is sealed, starting or on standby: see `vault status`.", cause=cause)
+            return Unavailable(
+                "Vault is sealed, starting or on standby: see `vault status`.",
+                cause=cause,
+                retry_after=_retry_after(error),
+            )
+        case _ if 300 <= getattr(error, "status", 0) < 400:  # noqa: PLR2004 - the redirects
+            return Unavailable("Vault redirects to an address that is not among vault.address.", cause=cause)
         case _:
-            return Unavailable("Vault answered with an error; its own log says more.", cause=cause, maybe_done=True)
+            return Unavailable(
+                "Vault answered with an error; its own log says more.",
+                cause=cause,
+                maybe_done=True,
+                status_of_vault=getattr(error, "status", None),
+            )
+
+
+def _retry_after(error: exceptions.VaultError) -> int:
+    """What Vault asks for, in whole seconds; at least one."""
+    return max(1, math.ceil(getattr(error, "retry_after", 0.0)))
 
 
 def _from_network(error: Exception, cause: str) -> Unavailable:
-    never_sent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     advice = "Vault cannot be reached: check vault.address and the network."
     if isinstance(error, TimeoutError):
         advice = "Vault did not answer in time."
-    return Unavailable(advice, cause=cause, maybe_done=not never_sent)
+    return Unavailable(advice, cause=cause, maybe_done=not never_sent(error))

@@ -1,23 +1,68 @@
 """Reading and writing one KV v2 mount."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from hvac.api.secrets_engines import KvV2
 from hvac.utils import format_url
 
 from woodpecker_vault.entries import Entry, MetadataPatch
+from woodpecker_vault.errors import Conflict, Denied, Unavailable
 from woodpecker_vault.vault.faults import Missing, translated, well_formed
+from woodpecker_vault.vault.sending import Patience
 from woodpecker_vault.vault.transport import Adapter
 
 
-class KV:
-    """A KV v2 secrets engine; every path is relative to its mount, its segments as they are in Vault."""
+class NoListing(Exception):
+    """The server has no listing with details, or does not let our token have it."""
 
-    def __init__(self, adapter: Adapter, mount: str) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The current version of an entry: its number (0 if there is none), and Vault's times.
+
+    ``deletion`` is when it was, or will be, deleted; empty if it is not to be.
+    """
+
+    number: int
+    created: str = ""
+    destroyed: bool = False
+    deletion: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """What OpenBao's detailed listing says of an entry: enough to tell whether what is known of it still holds."""
+
+    version: Version
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class KV:
+    """A KV v2 secrets engine; every path is relative to its mount, its segments as they are in Vault.
+
+    Args:
+        adapter: sends the requests.
+        mount: the path of the engine.
+        patience: how repeated writes are paced.
+        written: told of every path that was written, or may have been.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        mount: str,
+        patience: Patience,
+        *,
+        written: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._adapter = adapter
         self._engine = KvV2(adapter)
         self._mount = mount
+        self._patience = patience
+        self._written = written
 
     async def list(self, folder: str) -> list[str]:
         """The segments of the entries in a folder, without its sub-folders; empty if there is no such folder.
@@ -47,21 +92,74 @@ class KV:
                 found = missing.document.get("data")
                 return Entry() if found is None else _entry(found, live=False)
 
+    async def list_with_details(self, folder: str) -> dict[str, KeyInfo]:
+        """The entries in a folder by their segments, without its sub-folders, in one call. Only OpenBao has it.
+
+        Raises:
+            NoListing: this server does not have it, or the token may not use it.
+        """
+        doing = f"list {folder} with details"
+        url = format_url("/v1/{mount}/detailed-metadata/{path}", mount=self._mount, path=folder.rstrip("/"))
+        try:
+            with translated(doing):
+                answer = await self._adapter.request("list", url)
+        except Missing as missing:
+            if "errors" in missing.document:
+                return {}
+            raise NoListing("the server does not know it") from missing
+        except Denied as problem:
+            raise NoListing("the token's policy does not allow it, or the server does not have it") from problem
+        except Unavailable as problem:
+            if problem.status_of_vault == HTTPStatus.METHOD_NOT_ALLOWED:
+                raise NoListing("the server does not have it") from problem
+            raise
+        with well_formed(doing):
+            found: Mapping[str, Any] = answer["data"]["key_info"]
+            return {segment: _key_info(info) for segment, info in found.items() if not segment.endswith("/")}
+
     async def put(self, path: str, data: Mapping[str, Any], *, cas: int) -> None:
         """Write a new version, if ``cas`` still is the current one (0: if there never was any).
+
+        Where it is not known whether Vault did it, it is done again: the check-and-set lets it happen only once.
 
         Raises:
             Conflict: it is not.
         """
-        with translated(f"write {path}"):
-            answer = await self._engine.create_or_update_secret(
-                path=path, secret=dict(data), cas=cas, mount_point=self._mount
-            )
+        attempt = 0
+        try:
+            while True:
+                try:
+                    with translated(f"write {path}"):
+                        answer = await self._engine.create_or_update_secret(
+                            path=path, secret=dict(data), cas=cas, mount_point=self._mount
+                        )
+                    break
+                except Conflict:
+                    if attempt and await self._is_now(path, data, cas + 1):
+                        return
+                    raise
+                except Unavailable as problem:
+                    if not problem.maybe_done or not await self._patience.pause(attempt):
+                        raise
+                    attempt += 1
+        finally:
+            self._written(path)
         with well_formed(f"write {path}"):
             answer["data"]["version"]  # a KV version 1 mount says yes to anything, and has none
 
+    async def _is_now(self, path: str, data: Mapping[str, Any], version: int) -> bool:
+        """Whether an entry is what a write of ours, whose answer was lost, has made of it."""
+        entry = await self.read(path)
+        return entry.live and entry.version == version and entry.data == data
+
     async def patch_metadata(self, path: str, patch: MetadataPatch) -> None:
         """Change an entry's custom metadata; the entry is made, without a version, if it is not there yet."""
+        try:
+            await self._patch_or_make(path, patch)
+        finally:
+            self._written(path)
+
+    async def _patch_or_make(self, path: str, patch: MetadataPatch) -> None:
         try:
             with translated(f"patch the metadata of {path}"):
                 # hvac has no call for this one.
@@ -81,13 +179,19 @@ class KV:
 
     async def delete(self, path: str) -> None:
         """Delete the current version; it can be undeleted."""
-        with translated(f"delete {path}"):
-            await self._engine.delete_latest_version_of_secret(path=path, mount_point=self._mount)
+        try:
+            with translated(f"delete {path}"):
+                await self._engine.delete_latest_version_of_secret(path=path, mount_point=self._mount)
+        finally:
+            self._written(path)
 
     async def destroy(self, path: str) -> None:
         """Remove the entry with all its versions and metadata."""
-        with translated(f"destroy {path}"):
-            await self._engine.delete_metadata_and_all_versions(path=path, mount_point=self._mount)
+        try:
+            with translated(f"destroy {path}"):
+                await self._engine.delete_metadata_and_all_versions(path=path, mount_point=self._mount)
+        finally:
+            self._written(path)
 
 
 def _entry(document: Any, *, live: bool) -> Entry:
@@ -99,3 +203,13 @@ def _entry(document: Any, *, live: bool) -> Entry:
         metadata=metadata.get("custom_metadata") or {},
         created=metadata["created_time"],
     )
+
+
+def _key_info(document: Any) -> KeyInfo:
+    metadata = document.get("custom_metadata") or {}
+    number = document["current_version"]
+    if not number:
+        return KeyInfo(Version(0), metadata)
+    details = document["versions"][str(number)]
+    version = Version(number, details["created_time"], details["destroyed"], details["deletion_time"])
+    return KeyInfo(version, metadata)

@@ -1,40 +1,20 @@
-"""hvac's requests over one shared aiohttp session.
+"""hvac's requests as coroutines.
 
 hvac builds URLs and payloads and hands them to an *adapter* (``hvac.adapters.Adapter``, its own extension point). With
 an adapter whose ``request`` is a coroutine, hvac's API methods return awaitables: one connection pool, many reads at
 once, no thread.
 """
 
-import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Protocol
 
-import aiohttp
 import hvac.adapters
 import hvac.exceptions
 from typing_extensions import override
-from yarl import URL
 
 from woodpecker_vault import exact_json
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """Where Vault is and how to talk to it. Times in seconds, certificates as paths of PEM files."""
-
-    address: str
-    namespace: str = ""
-    ca_cert: str = ""
-    ca_path: str = ""
-    client_cert: str = ""
-    client_key: str = ""
-    tls_server_name: str = ""
-    skip_verify: bool = False
-    timeout: float = 3.0
-    max_connections: int = 32
+from woodpecker_vault.vault.sending import Sender
 
 
 class TokenSource(Protocol):
@@ -43,48 +23,11 @@ class TokenSource(Protocol):
     async def current(self) -> str:
         """The token to use now, logging in first if there is none."""
 
-    async def after_refusal(self, refused: str) -> str | None:
-        """A different token than the one Vault just answered 403 to, if there is one."""
+    async def after_refusal(self, refused: str, url: str) -> str | None:
+        """A different token than the one Vault just answered 403 to, if that may help."""
 
-
-def authority_files(ca_cert: str, ca_path: str) -> list[Path]:
-    """The files with the certificate authorities to trust: the one file, and those in the folder."""
-    files = [Path(ca_cert)] if ca_cert else []
-    if ca_path:
-        # Where Kubernetes mounts it, the folder holds others, hidden, with the files themselves.
-        files += sorted(file for file in Path(ca_path).iterdir() if not file.is_dir())
-    return files
-
-
-def tls_context(connection: Connection) -> ssl.SSLContext:
-    """TLS as the settings ask for it.
-
-    Raises:
-        OSError: a certificate or key cannot be read (``ssl.SSLError`` is one, too).
-    """
-    authorities = authority_files(connection.ca_cert, connection.ca_path)
-    context = ssl.create_default_context(cafile=authorities[0] if authorities else None)  # or else the system's
-    for file in authorities[1:]:
-        context.load_verify_locations(file)
-    if connection.client_cert:
-        context.load_cert_chain(connection.client_cert, connection.client_key or None)
-    if connection.skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def open_session(connection: Connection) -> aiohttp.ClientSession:
-    """The one connection pool. Close it when done; must be called in a running event loop."""
-    tls = tls_context(connection) if connection.address.startswith("https:") else False
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connection.max_connections, ssl=tls),
-        # Not the total: that would include the wait for a connection out of the pool.
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connection.timeout, sock_read=connection.timeout),
-        headers={"X-Vault-Request": "true"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-        json_serialize=exact_json.dumps,
-    )
+    def accepted(self, token: str) -> None:
+        """Take note that a token given after a refusal did help."""
 
 
 class Adapter(hvac.adapters.Adapter):  # type: ignore[misc]  # hvac has no types
@@ -92,21 +35,26 @@ class Adapter(hvac.adapters.Adapter):  # type: ignore[misc]  # hvac has no types
 
     ``request`` returns the JSON document of an answer, an empty one where the answer has none, and raises hvac's
     own exceptions.
+
+    Args:
+        sender: sends it.
+        namespace: Vault's namespace, or empty for the root namespace.
+        patient: whether what fails is tried again.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
-        self._session = session
-        self._connection = connection
+    def __init__(self, sender: Sender, namespace: str = "", *, patient: bool = True) -> None:
+        self._sender = sender
+        self._namespace = namespace
+        self._patient = patient
 
     def get_login_token(self, response: Mapping[str, Any]) -> str:
         """The token that a login's answer holds."""
         token: str = response["auth"]["client_token"]
         return token
 
-    async def login(self, url: str, **kwargs: Any) -> dict[str, Any]:
-        """Send a login; the token in its answer is the caller's to keep."""
-        kwargs.pop("use_token", None)
-        return await self.request("post", url, **kwargs)
+    async def login(self, url: str, *, json: object = None, **_: Any) -> dict[str, Any]:
+        """Send a login. Its token is the caller's to keep, its TLS (``cert``, ``verify``) that of the session."""
+        return await self.request("post", url, json=json)
 
     async def request(
         self,
@@ -115,45 +63,56 @@ class Adapter(hvac.adapters.Adapter):  # type: ignore[misc]  # hvac has no types
         headers: Mapping[str, str] | None = None,
         *,
         raise_exception: bool = True,
+        wrap_ttl: str | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Send one request; ``kwargs`` are ``json`` and ``params``, as requests takes them."""
         fields = dict(headers or {})
-        if self._connection.namespace and not url.startswith("/v1/sys/health"):
-            fields["X-Vault-Namespace"] = self._connection.namespace
-        async with self._session.request(
-            method.upper(),
-            URL(self._connection.address.rstrip("/") + url, encoded=True),
-            headers=fields,
-            server_hostname=self._connection.tls_server_name or None,
-            allow_redirects=False,
-            **kwargs,
-        ) as response:
-            body = await response.read()
-            status = response.status
-        document = _document(body)
-        if status < HTTPStatus.MULTIPLE_CHOICES or not raise_exception:
-            if document is None and status == HTTPStatus.OK:
+        if wrap_ttl:
+            fields["X-Vault-Wrap-TTL"] = wrap_ttl
+        if self._namespace and not url.startswith(("/v1/sys/health", "/v1/sys/seal-status")):
+            fields["X-Vault-Namespace"] = self._namespace
+        reply = await self._sender.send(method.upper(), url, fields, patient=self._patient, **kwargs)
+        document = _document(reply.body)
+        if reply.status < HTTPStatus.MULTIPLE_CHOICES or not raise_exception:
+            if document is None and reply.status == HTTPStatus.OK:
                 raise hvac.exceptions.UnexpectedError(
                     "the answer is not JSON: this is no Vault", method=method, url=url
                 )
             return document or {}
-        raise hvac.exceptions.VaultError.from_status(
-            status,
-            f"status {status}",
+        error = hvac.exceptions.VaultError.from_status(
+            reply.status,
+            f"status {reply.status}",
             errors=[str(error) for error in _list_of((document or {}).get("errors"))],
             method=method,
             url=url,
-            text=body[:200].decode(errors="replace"),
+            text=reply.body[:200].decode(errors="replace"),
             json=document,
         )
+        error.status, error.retry_after = reply.status, reply.retry_after
+        raise error
+
+
+class WithToken(Adapter):
+    """The same, with this one token, whatever becomes of it."""
+
+    def __init__(self, adapter: Adapter, token: str) -> None:
+        self._adapter = adapter
+        self._token = token
+
+    @override
+    async def request(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Send one request with the token."""
+        return await self._adapter.request(method, url, {**(headers or {}), "X-Vault-Token": self._token}, **kwargs)
 
 
 class AuthenticatedAdapter(Adapter):
-    """The same, with a token; when Vault refuses it and there is another, the request is repeated once."""
+    """The same, with the service's token; when Vault refuses it and another may help, the request is repeated once."""
 
-    def __init__(self, session: aiohttp.ClientSession, connection: Connection, tokens: TokenSource) -> None:
-        super().__init__(session, connection)
+    def __init__(self, sender: Sender, namespace: str, tokens: TokenSource, *, patient: bool = True) -> None:
+        super().__init__(sender, namespace, patient=patient)
         self._tokens = tokens
 
     @override
@@ -165,10 +124,17 @@ class AuthenticatedAdapter(Adapter):
         try:
             return await super().request(method, url, {**(headers or {}), "X-Vault-Token": token}, **kwargs)
         except hvac.exceptions.Forbidden:
-            other = await self._tokens.after_refusal(token)
+            other = await self._tokens.after_refusal(token, url)
             if other is None:
                 raise
-            return await super().request(method, url, {**(headers or {}), "X-Vault-Token": other}, **kwargs)
+        try:
+            answer = await super().request(method, url, {**(headers or {}), "X-Vault-Token": other}, **kwargs)
+        except hvac.exceptions.VaultError as error:
+            if not isinstance(error, hvac.exceptions.Forbidden):
+                self._tokens.accepted(other)
+            raise
+        self._tokens.accepted(other)
+        return answer
 
 
 def _list_of(value: object) -> list[object]:

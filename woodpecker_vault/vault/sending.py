@@ -1,0 +1,202 @@
+"""One request to Vault, sent until one of its addresses answers or the time is up.
+
+Reads are repeated freely. Writes are repeated only where it is certain that they were not done: the connection never
+came about, or Vault said that it did not take the request.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from woodpecker_vault.budget import Budget
+from woodpecker_vault.vault.addresses import Addresses
+from woodpecker_vault.vault.connection import Connection
+
+_SAFE = frozenset({"GET", "LIST", "HEAD"})
+
+_ELSEWHERE = frozenset({472, 473, 501, 503})
+"""A node that is sealed, not initialized, or a standby: it did nothing; another address may do better."""
+
+_LATER = frozenset({412, 429})
+"""A write that a standby has not seen yet, a rate limit: it did nothing; the same may work soon."""
+
+_BROKEN = frozenset({500, 502, 504})
+"""Something went wrong; what was asked may have been done all the same."""
+
+_HOPS = 3
+_LONGEST_WAIT = 1e9
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A status, and a body that may hold secrets."""
+
+    status: int
+    body: bytes = field(repr=False)
+    location: str = ""
+    retry_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How retries are paced.
+
+    Attributes:
+        budget: the time of the request that is under way.
+        retries: attempts after the first.
+        jitter: a random number from 0 to 1, another each time.
+        sleep: waits for so many seconds.
+    """
+
+    budget: Budget
+    retries: int
+    jitter: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+
+    async def pause(self, attempt: int, at_least: float = 0.0) -> bool:
+        """Wait before the next attempt; ``False``, at once, if there is none, or the time is up before.
+
+        Args:
+            attempt: how many attempts there were before the one that just failed.
+            at_least: seconds, as Vault's ``Retry-After`` asks for.
+        """
+        if attempt >= self.retries:
+            return False
+        seconds = max(at_least, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt) * (0.5 + self.jitter() / 2))
+        if seconds >= self.budget.left():
+            return False
+        await self.sleep(seconds)
+        return True
+
+
+class Sender:
+    """Sends requests over one pool of connections to whichever of Vault's addresses is well.
+
+    Args:
+        session: the pool.
+        connection: where Vault is.
+        patience: how retries are paced.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, connection: Connection, patience: Patience) -> None:
+        self._session = session
+        self._connection = connection
+        self._patience = patience
+        self._addresses = Addresses(connection.addresses)
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], *, patient: bool = True, **body: Any
+    ) -> Reply:
+        """The answer to a request, whatever its status, or the last of the failures.
+
+        Args:
+            method: in capitals.
+            url: the encoded path after an address, with its query.
+            headers: all of them.
+            patient: whether to try again after all addresses failed.
+            body: ``json`` and ``params``, as aiohttp takes them.
+
+        Raises:
+            aiohttp.ClientError, OSError: no address could be spoken to (``TimeoutError`` is an OSError).
+        """
+        left = self._patience.budget.left()
+        async with asyncio.timeout(None if math.isinf(left) else max(left, 0.0)):
+            attempt = 0
+            while True:
+                outcome = await self._round(method, url, headers, body)
+                if isinstance(outcome, Reply) and not _may_differ(outcome.status, method):
+                    return outcome
+                wait = outcome.retry_after if isinstance(outcome, Reply) else 0.0
+                if not patient or not await self._patience.pause(attempt, wait):
+                    break
+                attempt += 1
+        if isinstance(outcome, Reply):
+            return outcome
+        raise outcome
+
+    async def _round(
+        self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
+    ) -> Reply | aiohttp.ClientError | OSError:
+        """Each address in turn, until one answers; or else what was wrong with the last."""
+        outcome: Reply | aiohttp.ClientError | OSError = OSError("no address")
+        for address in self._addresses.in_turn():
+            try:
+                where, outcome = await self._spoken_to(address, method, url, headers, body)
+            except (aiohttp.ClientError, OSError) as error:
+                if method not in _SAFE and not never_sent(error):
+                    raise
+                outcome = error
+                continue
+            if not (_done_nothing_here(outcome) or (method in _SAFE and outcome.status in _BROKEN)):
+                self._addresses.prefer(where)
+                return outcome
+        return outcome
+
+    async def _spoken_to(
+        self, address: str, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
+    ) -> tuple[str, Reply]:
+        """A connection out of the pool may have been closed from the other side: a read is sent again at once."""
+        try:
+            return await self._follow(address, method, url, headers, body)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError) as error:
+            if method not in _SAFE or never_sent(error):
+                raise
+            return await self._follow(address, method, url, headers, body)
+
+    async def _follow(
+        self, address: str, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
+    ) -> tuple[str, Reply]:
+        """A standby says who is active; only an address that is one of ours is shown our token."""
+        for _ in range(_HOPS):
+            reply = await self._once(address, method, url, headers, body)
+            target = self._addresses.at(reply.location) if self._connection.follow_redirects else None
+            if target is None or target == address:
+                break
+            address = target
+        return address, reply
+
+    async def _once(
+        self, address: str, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
+    ) -> Reply:
+        async with self._session.request(
+            method,
+            URL(address + url, encoded=True),
+            headers=headers,
+            server_hostname=self._connection.tls_server_name or None,
+            allow_redirects=False,
+            **body,
+        ) as response:
+            redirects = HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST
+            return Reply(
+                response.status,
+                await response.read(),
+                response.headers.get("Location", "?") if redirects else "",
+                _seconds(response.headers.get("Retry-After", "")),
+            )
+
+
+def never_sent(error: BaseException) -> bool:
+    """Whether the connection failed before anything could be asked over it."""
+    return isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+
+
+def _done_nothing_here(reply: Reply) -> bool:
+    return reply.status in _ELSEWHERE or bool(reply.location)
+
+
+def _may_differ(status: int, method: str) -> bool:
+    """Whether the same request, repeated, may be answered better and does no harm."""
+    return status in _ELSEWHERE | _LATER or (method in _SAFE and status in _BROKEN)
+
+
+def _seconds(text: str) -> float:
+    """``Retry-After`` in seconds (RFC 9110, section 10.2.3); a date is not what Vault sends."""
+    return min(float(text), _LONGEST_WAIT) if text.isascii() and text.isdigit() else 0.0
