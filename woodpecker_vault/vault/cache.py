@@ -8,14 +8,14 @@ import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from woodpecker_vault import exact_json
 from woodpecker_vault.budget import Budget
 from woodpecker_vault.entries import Entry, Snapshot
 from woodpecker_vault.errors import Denied, LoginRefused, Problem, Unavailable
 from woodpecker_vault.vault.folders import VaultFolders, read_all
-from woodpecker_vault.vault.kv import KV, NoListing, Version
+from woodpecker_vault.vault.kv import KV, NoListing, Version, key_infos
 from woodpecker_vault.vault.shared import SharedReads
 
 _ENTRY_BYTES = 512
@@ -42,12 +42,15 @@ class Reading:
 class Kept:
     """A snapshot, when it was true last, and how its entries came to be known, where that matters.
 
-    All times are seconds of the clock; ``size`` is in bytes, roughly, and 0 until it is known.
+    All times are seconds of the clock; ``size`` is in bytes, roughly, and 0 until it is known. While the listing stays
+    the same, and until ``holds_until``, there is no need to look at it.
     """
 
     snapshot: Snapshot
     at: float
     readings: Mapping[str, Reading] = field(default_factory=dict)
+    listing: Mapping[str, Any] | None = None
+    holds_until: float = -math.inf
     size: int = 0
 
 
@@ -214,7 +217,10 @@ class Validated:
 
     async def _validated(self, folder: str, kept: Kept | None) -> Kept:
         now = self._now()
-        infos = await self._kv.list_with_details(folder)
+        listing = await self._kv.list_with_details(folder)
+        if kept is not None and now < kept.holds_until and listing == kept.listing:
+            return replace(kept, at=now)
+        infos = key_infos(listing)
         entries: dict[str, Entry] = {}
         readings: dict[str, Reading] = {}
         for segment, info in infos.items():
@@ -227,11 +233,15 @@ class Validated:
                 entries[segment] = known if same else replace(known, metadata=info.metadata)
                 readings[segment] = reading
         changed = sorted(infos.keys() - entries.keys())
-        if kept is not None and not changed and entries == kept.snapshot.entries:
-            return replace(kept, at=now)
         entries.update(await read_all(self._kv, folder, changed))
         readings.update({segment: Reading(now, infos[segment].version) for segment in changed})
-        return Kept(Snapshot(entries), now, readings)
+        return Kept(Snapshot(entries), now, readings, listing, self._holds_until(entries, readings))
+
+    def _holds_until(self, entries: Mapping[str, Entry], readings: Mapping[str, Reading]) -> float:
+        """Until when an unchanged listing means that nothing has changed."""
+        if any(reading.version != _version_of(entries[segment], reading) for segment, reading in readings.items()):
+            return -math.inf
+        return min((reading.at for reading in readings.values()), default=math.inf) + self._ttl
 
     def _still_holds(self, known: Entry, reading: Reading, version: Version, now: float) -> bool:
         """Whether what was read is what there is. Only Vault's clock says whether a time of deletion has come."""
@@ -240,6 +250,11 @@ class Validated:
         if known.live:
             return (known.version, known.created, "") == (version.number, version.created, version.deletion)
         return reading.version == version
+
+
+def _version_of(entry: Entry, reading: Reading) -> Version:
+    """The version that was read, if it is the one that was listed and no time of deletion can be yet to come."""
+    return Version(entry.version, entry.created, deletion="" if entry.live else reading.version.deletion)
 
 
 def _known(kept: Kept | None, segment: str) -> tuple[Entry | None, Reading | None]:

@@ -92,8 +92,10 @@ class KV:
                 found = missing.document.get("data")
                 return Entry() if found is None else _entry(found, live=False)
 
-    async def list_with_details(self, folder: str) -> dict[str, KeyInfo]:
-        """The entries in a folder by their segments, without its sub-folders, in one call. Only OpenBao has it.
+    async def list_with_details(self, folder: str) -> Mapping[str, Any]:
+        """What there is to know of everything in a folder, by segment, in one call; only OpenBao has it.
+
+        Make sense of it with :func:`key_infos`. Where two are equal, nothing has changed.
 
         Raises:
             NoListing: this server does not have it, or the token may not use it.
@@ -115,7 +117,7 @@ class KV:
             raise
         with well_formed(doing):
             found: Mapping[str, Any] = answer["data"]["key_info"]
-            return {segment: _key_info(info) for segment, info in found.items() if not segment.endswith("/")}
+            return found
 
     async def put(self, path: str, data: Mapping[str, Any], *, cas: int) -> None:
         """Write a new version, if ``cas`` still is the current one (0: if there never was any).
@@ -203,6 +205,16 @@ def _entry(document: Any, *, live: bool) -> Entry:
         metadata=metadata.get("custom_metadata") or {},
         created=metadata["created_time"],
     )
+
+
+def key_infos(listing: Mapping[str, Any]) -> dict[str, KeyInfo]:
+    """The entries of a listing with details, without its sub-folders.
+
+    Raises:
+        Unavailable: it is none.
+    """
+    with well_formed("list with details"):
+        return {segment: _key_info(info) for segment, info in listing.items() if not segment.endswith("/")}
 
 
 def _key_info(document: Any) -> KeyInfo:

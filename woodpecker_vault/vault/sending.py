@@ -5,7 +5,6 @@ came about, or Vault said that it did not take the request.
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -29,7 +28,7 @@ _LATER = frozenset({412, 429})
 _BROKEN = frozenset({500, 502, 504})
 """Something went wrong; what was asked may have been done all the same."""
 
-_HOPS = 3
+_HOPS = 2
 _LONGEST_WAIT = 1e9
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
@@ -77,6 +76,16 @@ class Patience:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request without the address it goes to."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: Mapping[str, Any] = field(repr=False)
+
+
 class Sender:
     """Sends requests over one pool of connections to whichever of Vault's addresses is well.
 
@@ -107,78 +116,90 @@ class Sender:
         Raises:
             aiohttp.ClientError, OSError: no address could be spoken to (``TimeoutError`` is an OSError).
         """
-        left = self._patience.budget.left()
-        async with asyncio.timeout(None if math.isinf(left) else max(left, 0.0)):
-            attempt = 0
-            while True:
-                outcome = await self._round(method, url, headers, body)
-                if isinstance(outcome, Reply) and not _may_differ(outcome.status, method):
-                    return outcome
-                wait = outcome.retry_after if isinstance(outcome, Reply) else 0.0
-                if not patient or not await self._patience.pause(attempt, wait):
-                    break
-                attempt += 1
+        call = _Call(method, url, headers, body)
+        attempt = 0
+        while True:
+            outcome = await self._in_time(call)
+            if isinstance(outcome, Reply) and not _may_differ(outcome.status, method):
+                return outcome
+            wait = outcome.retry_after if isinstance(outcome, Reply) else 0.0
+            if not patient or not await self._patience.pause(attempt, wait):
+                break
+            attempt += 1
         if isinstance(outcome, Reply):
             return outcome
         raise outcome
 
-    async def _round(
-        self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
-    ) -> Reply | aiohttp.ClientError | OSError:
+    async def _in_time(self, call: _Call) -> Reply | aiohttp.ClientError | OSError:
+        """A round; cut short where it could last longer than there is time (a connection, and then an answer)."""
+        left = self._patience.budget.left()
+        if left > 2 * self._connection.timeout + self._patience.budget.reserve:
+            return await self._round(call)
+        async with asyncio.timeout(max(left, 0.0)):
+            return await self._round(call)
+
+    async def _round(self, call: _Call) -> Reply | aiohttp.ClientError | OSError:
         """Each address in turn, until one answers; or else what was wrong with the last."""
         outcome: Reply | aiohttp.ClientError | OSError = OSError("no address")
         for address in self._addresses.in_turn():
             try:
-                where, outcome = await self._spoken_to(address, method, url, headers, body)
+                outcome = await self._once(address, call)
             except (aiohttp.ClientError, OSError) as error:
-                if method not in _SAFE and not never_sent(error):
-                    raise
-                outcome = error
-                continue
-            if not (_done_nothing_here(outcome) or (method in _SAFE and outcome.status in _BROKEN)):
+                outcome = await self._after_break(error, address, call)
+                if not isinstance(outcome, Reply):
+                    continue
+            where = address
+            if outcome.location:
+                where, outcome = await self._redirected(outcome, address, call)
+            if not (_done_nothing_here(outcome) or (call.method in _SAFE and outcome.status in _BROKEN)):
                 self._addresses.prefer(where)
                 return outcome
         return outcome
 
-    async def _spoken_to(
-        self, address: str, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
-    ) -> tuple[str, Reply]:
-        """A connection out of the pool may have been closed from the other side: a read is sent again at once."""
-        try:
-            return await self._follow(address, method, url, headers, body)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError) as error:
-            if method not in _SAFE or never_sent(error):
-                raise
-            return await self._follow(address, method, url, headers, body)
+    async def _after_break(
+        self, error: aiohttp.ClientError | OSError, address: str, call: _Call
+    ) -> Reply | aiohttp.ClientError | OSError:
+        """The error, where there may be a next attempt.
 
-    async def _follow(
-        self, address: str, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
-    ) -> tuple[str, Reply]:
+        A connection out of the pool may have been closed from the other side: a read is sent again at once.
+        """
+        if never_sent(error):
+            return error
+        if call.method not in _SAFE:
+            raise error
+        if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionResetError):
+            try:
+                return await self._once(address, call)
+            except (aiohttp.ClientError, OSError) as second:
+                return second
+        return error
+
+    async def _redirected(self, reply: Reply, address: str, call: _Call) -> tuple[str, Reply]:
         """A standby says who is active; only an address that is one of ours is shown our token."""
         for _ in range(_HOPS):
-            reply = await self._once(address, method, url, headers, body)
             target = self._addresses.at(reply.location) if self._connection.follow_redirects else None
             if target is None or target == address:
                 break
             address = target
+            reply = await self._once(address, call)
         return address, reply
 
-    async def _once(
-        self, address: str, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
-    ) -> Reply:
+    async def _once(self, address: str, call: _Call) -> Reply:
         async with self._session.request(
-            method,
-            URL(address + url, encoded=True),
-            headers=headers,
+            call.method,
+            URL(address + call.url, encoded=True),
+            headers=call.headers,
             server_hostname=self._connection.tls_server_name or None,
             allow_redirects=False,
-            **body,
+            **call.body,
         ) as response:
-            redirects = HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST
+            status, answer = response.status, await response.read()
+            if status < HTTPStatus.MULTIPLE_CHOICES:
+                return Reply(status, answer)
             return Reply(
-                response.status,
-                await response.read(),
-                response.headers.get("Location", "?") if redirects else "",
+                status,
+                answer,
+                response.headers.get("Location", "?") if status < HTTPStatus.BAD_REQUEST else "",
                 _seconds(response.headers.get("Retry-After", "")),
             )
 
