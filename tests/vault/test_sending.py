@@ -14,8 +14,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.clock import Clock
 from tests.servers import Admin, Proxy
-from tests.test_budget import Clock
 from tests.vault import Gate
 from tests.vault.raft import Raft
 from woodpecker_vault.budget import Budget
@@ -420,10 +420,11 @@ class TestDoubtfulWrites:
         async with self.kv(bao) as (gate, kv, written):
             await kv.put(path, {"value": "old"}, cas=0)
             gate.break_at(1, answered=answered, lasting=False)
-            await kv.put(path, {"value": "new", "number": Digits("1e-7"), "more": [None, {"a": True}]}, cas=1)
+            numbers = [Digits("1e-7"), Digits("0.10"), 5]
+            await kv.put(path, {"value": "new", "numbers": numbers, "more": [None, {"a": True}]}, cas=1)
             assert len(gate.requests) == (3 if answered else 2)
         assert await admin.version(path) == 2
-        assert await admin.data(path) == {"value": "new", "number": 1e-7, "more": [None, {"a": True}]}
+        assert await admin.data(path) == {"value": "new", "numbers": [1e-7, 0.1, 5], "more": [None, {"a": True}]}
         assert written == [path, path]
 
     async def test_one_that_was_lost_to_another_is_a_conflict(self, bao: OpenBao, admin: Admin, repo_id: int) -> None:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.test_budget import Clock
+from tests.clock import Clock
 from woodpecker_vault.budget import Budget
 from woodpecker_vault.errors import Unavailable
 from woodpecker_vault.vault.shared import SharedReads

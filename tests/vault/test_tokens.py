@@ -15,8 +15,8 @@ import pytest
 from pydantic import ConfigDict, SecretStr
 from typing_extensions import override
 
+from tests.clock import Clock
 from tests.servers import Admin
-from tests.test_budget import Clock
 from tests.vault import Gate
 from woodpecker_vault.budget import Budget
 from woodpecker_vault.cli.openbao import OpenBao

@@ -308,10 +308,8 @@ class CachedFolders:
                     fresh = await read(where, kept)
             else:
                 fresh = await read(where, kept)
-        except Denied:
+        except (Denied, LoginRefused):
             self._memory.drop(where)
-            raise
-        except LoginRefused:
             raise
         except Unavailable as problem:
             if kept is None or not may_be_stale:

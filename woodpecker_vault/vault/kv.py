@@ -1,5 +1,6 @@
 """Reading and writing one KV v2 mount."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -8,6 +9,7 @@ from typing import Any
 from hvac.api.secrets_engines import KvV2
 from hvac.utils import format_url
 
+from woodpecker_vault import exact_json
 from woodpecker_vault.entries import Entry, MetadataPatch
 from woodpecker_vault.errors import Conflict, Denied, Unavailable
 from woodpecker_vault.vault.faults import Missing, translated, well_formed
@@ -152,7 +154,9 @@ class KV:
     async def _is_now(self, path: str, data: Mapping[str, Any], version: int) -> bool:
         """Whether an entry is what a write of ours, whose answer was lost, has made of it."""
         entry = await self.read(path)
-        return entry.live and entry.version == version and entry.data == data
+        # OpenBao may keep a number in other digits than it was given: 0.10 is 0.1 to it.
+        same = json.loads(exact_json.dumps(entry.data)) == json.loads(exact_json.dumps(data))
+        return entry.live and entry.version == version and same
 
     async def patch_metadata(self, path: str, patch: MetadataPatch) -> None:
         """Change an entry's custom metadata; the entry is made, without a version, if it is not there yet."""
