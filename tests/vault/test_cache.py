@@ -249,6 +249,31 @@ class TestValidated:
                     assert await cached.values() == expected
                     assert cached.calls in {1, calls}
 
+    @pytest.mark.parametrize("what", ["deleted and undeleted", "restricted and opened again"])
+    async def test_what_changes_and_changes_back_around_the_read_is_as_it_is_in_the_end(
+        self, bao: OpenBao, admin: Admin, repo_id: int, what: str
+    ) -> None:
+        async with caching(bao, repo_id) as cached:
+            path = f"{cached.folder}token"
+            await admin.put(path, "x", events="push")
+            cached.gate.hold(lambda method, where: method == "GET" and where.endswith(path))
+            reading = asyncio.ensure_future(cached.answers.folder(cached.folder))
+            await cached.gate.arrived.wait()
+            if what.startswith("deleted"):
+                await admin.delete(path)
+            else:
+                await admin.set_metadata(path, {"events": "tag"})
+            cached.gate.let_go.set()
+            await reading
+            if what.startswith("deleted"):
+                await admin.call("POST", f"secret/undelete/{path}", {"versions": [1]})
+            else:
+                await admin.set_metadata(path, {"events": "push"})
+            for _ in range(2):
+                snapshot = await cached.answers.folder(cached.folder)
+                entry = snapshot.entries["token"]
+                assert (entry.live, entry.data, entry.metadata) == (True, {"value": "x"}, {"events": "push"})
+
     async def test_a_read_under_way_while_we_write_is_not_kept(self, bao: OpenBao, admin: Admin, repo_id: int) -> None:
         async with caching(bao, repo_id) as cached:
             path = f"{cached.folder}token"

@@ -15,7 +15,7 @@ from woodpecker_vault.budget import Budget
 from woodpecker_vault.entries import Entry, Snapshot
 from woodpecker_vault.errors import Denied, LoginRefused, Problem, Unavailable
 from woodpecker_vault.vault.folders import VaultFolders, read_all
-from woodpecker_vault.vault.kv import KV, NoListing, Version, key_infos
+from woodpecker_vault.vault.kv import KV, KeyInfo, NoListing, Version, key_infos
 from woodpecker_vault.vault.shared import SharedReads
 
 _ENTRY_BYTES = 512
@@ -209,11 +209,13 @@ class Validated:
         return Kept(await self._source.entry(path), now)
 
     def _do_without(self, folder: str, error: NoListing) -> None:
+        known = self._now() < self._without_until
         self._without_until = self._now() + _ASK_AGAIN
-        log.warning(
-            "vault.cache cannot validate: there is no listing of detailed-metadata; doing without the cache",
-            extra={"path": folder, "cause": str(error)},
-        )
+        if not known:
+            log.warning(
+                "vault.cache cannot validate: there is no listing of detailed-metadata; doing without the cache",
+                extra={"path": folder, "cause": str(error)},
+            )
 
     async def _validated(self, folder: str, kept: Kept | None) -> Kept:
         now = self._now()
@@ -235,13 +237,9 @@ class Validated:
         changed = sorted(infos.keys() - entries.keys())
         entries.update(await read_all(self._kv, folder, changed))
         readings.update({segment: Reading(now, infos[segment].version) for segment in changed})
-        return Kept(Snapshot(entries), now, readings, listing, self._holds_until(entries, readings))
-
-    def _holds_until(self, entries: Mapping[str, Entry], readings: Mapping[str, Reading]) -> float:
-        """Until when an unchanged listing means that nothing has changed."""
-        if any(reading.version != _version_of(entries[segment], reading) for segment, reading in readings.items()):
-            return -math.inf
-        return min((reading.at for reading in readings.values()), default=math.inf) + self._ttl
+        as_listed = all(_is_as_listed(entry, infos[segment]) for segment, entry in entries.items())
+        holds_until = min((reading.at for reading in readings.values()), default=math.inf) + self._ttl
+        return Kept(Snapshot(entries), now, readings, listing, holds_until if as_listed else -math.inf)
 
     def _still_holds(self, known: Entry, reading: Reading, version: Version, now: float) -> bool:
         """Whether what was read is what there is. Only Vault's clock says whether a time of deletion has come."""
@@ -249,12 +247,15 @@ class Validated:
             return False
         if known.live:
             return (known.version, known.created, "") == (version.number, version.created, version.deletion)
-        return reading.version == version
+        return reading.version == version and bool(version.deletion)
 
 
-def _version_of(entry: Entry, reading: Reading) -> Version:
-    """The version that was read, if it is the one that was listed and no time of deletion can be yet to come."""
-    return Version(entry.version, entry.created, deletion="" if entry.live else reading.version.deletion)
+def _is_as_listed(entry: Entry, info: KeyInfo) -> bool:
+    """Whether what was read is what had been listed, so that as long as the listing stays the same, it does."""
+    version = info.version
+    if (entry.version, entry.created, entry.metadata) != (version.number, version.created, info.metadata):
+        return False
+    return entry.live != bool(version.deletion or version.destroyed or not version.number)
 
 
 def _known(kept: Kept | None, segment: str) -> tuple[Entry | None, Reading | None]:
