@@ -41,8 +41,11 @@ _FRESH = 5.0
 _FRUITLESS = (5.0, 60.0)
 """Seconds, the first and the longest, until a login is tried again because of a 403 that the last did not help."""
 
-_KNOWN_DENIED = 5.0
-"""Seconds for which a path that the policy denies is not asked about again."""
+_KNOWN_DENIED = 30.0
+"""Seconds for which a 403 to a path that the policy denied is not asked about again."""
+
+_KNOWN_DEAD = 5.0
+"""The same for a token that Vault no longer knows."""
 
 _MOST_DENIED = 1000
 _GOODBYE = 2.0
@@ -141,9 +144,9 @@ class Tokens:
         if held is None or held.grant.token != refused:
             return await self.current()
         now = self._now()
-        if now - held.dead_at >= _KNOWN_DENIED:
+        if now - held.dead_at >= _KNOWN_DEAD:
             if now - held.denied.get(url, -math.inf) < _KNOWN_DENIED:
-                return None
+                return await self._with_newer_policies(held)
             if await self._lives(held):
                 _note_denied(held, url, self._now())
                 return await self._with_newer_policies(held)
