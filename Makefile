@@ -19,8 +19,9 @@ check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/installed ## What the service costs, as a ratio to the bare calls to Vault that it makes
+bench: .venv/installed ## What the service costs and what its cache saves, as ratios of one run
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/cache.py
 
 clean:
 	rm -rf .venv .openbao-2.6 .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -84,9 +84,9 @@ async def bare(session: aiohttp.ClientSession, address: str) -> None:
     assert len(values) == SECRETS  # noqa: S101 - a benchmark of something else is worse than none
 
 
-async def through_service(session: aiohttp.ClientSession, url: str, key: Ed25519PrivateKey) -> None:
+async def through_service(session: aiohttp.ClientSession, url: str, key: Ed25519PrivateKey, repo: int = 1) -> None:
     """The same secrets as Woodpecker gets them."""
-    body = json.dumps({"repo": {"id": 1, "org_id": 1}, "pipeline": {"number": 1, "event": "push"}}).encode()
+    body = json.dumps({"repo": {"id": repo, "org_id": 1}, "pipeline": {"number": 1, "event": "push"}}).encode()
     async with session.post(url, data=body, headers=signed_headers(key, url, body, int(time.time()))) as answer:
         secrets = json.loads(await answer.read())["secrets"]
     assert len(secrets) == SECRETS  # noqa: S101 - see above
