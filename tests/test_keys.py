@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tests.clock import Clock
 from tests.servers import Client, pipeline_body, serving, settings
 from woodpecker_vault import config, keys
 from woodpecker_vault.cli import wiring
@@ -32,16 +33,6 @@ def rsa_pem() -> bytes:
     """A public key of a kind that Woodpecker does not use."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-@dataclass
-class Clock:
-    """A clock that goes only when told to."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
@@ -271,10 +262,10 @@ class TestRefresh:
     ) -> None:
         await server_key.first()
         for second in range(60):
-            clock.now = 1000.0 + second
+            clock.at = 1000.0 + second
             assert await server_key.refresh() is False
         assert woodpecker.asked == 2
-        clock.now = 1060.0
+        clock.at = 1060.0
         for _ in range(10):
             assert await server_key.refresh() is False
         assert woodpecker.asked == 3
@@ -286,7 +277,7 @@ class TestRefresh:
         for _ in range(10):
             assert await server_key.refresh() is False
         assert woodpecker.asked == 1
-        clock.now += 60
+        clock.at += 60
         woodpecker.serve(A)
         assert await server_key.refresh() is True
 
@@ -295,7 +286,7 @@ class TestRefresh:
     ) -> None:
         await server_key.first()
         woodpecker.serve(B)
-        clock.now += 1
+        clock.at += 1
         assert await server_key.refresh() is True
         assert server_key.keys() == (PUBLIC_A, PUBLIC_B)
 
@@ -304,10 +295,10 @@ class TestRefresh:
     ) -> None:
         await server_key.refresh()
         woodpecker.serve(B)
-        clock.now += 59.9
+        clock.at += 59.9
         assert await server_key.refresh() is False
         assert server_key.keys() == (PUBLIC_A,)
-        clock.now += 0.1
+        clock.at += 0.1
         assert await server_key.refresh() is True
         assert server_key.keys() == (PUBLIC_A, PUBLIC_B)
 
@@ -329,12 +320,12 @@ class TestRefresh:
         await woodpecker.was_asked.wait()
         caller.cancel()
         woodpecker.open.set()
-        clock.now += 60
+        clock.at += 60
         assert await asyncio.wait_for(server_key.refresh(), 5) is True
 
     async def test_the_same_key_again_is_nothing_new(self, server_key: ServerKey, clock: Clock) -> None:
         await server_key.first()
-        clock.now += 60
+        clock.at += 60
         assert await server_key.refresh() is False
         assert server_key.keys() == (PUBLIC_A,)
 
@@ -364,7 +355,7 @@ class TestRefresh:
     ) -> None:
         await server_key.first()
         woodpecker.status, woodpecker.body = status, body
-        clock.now += 60
+        clock.at += 60
         assert await server_key.refresh() is False
         assert woodpecker.asked == 2
         assert server_key.keys() == (PUBLIC_A,)
@@ -383,7 +374,7 @@ class TestRefresh:
 
         await server_key.first()
         woodpecker.answer = to_login
-        clock.now += 60
+        clock.at += 60
         assert await server_key.refresh() is False
         assert server_key.keys() == (PUBLIC_A,)
 
@@ -400,7 +391,7 @@ class TestRefresh:
 
         await server_key.first()
         woodpecker.answer = endless
-        clock.now += 60
+        clock.at += 60
         assert await asyncio.wait_for(server_key.refresh(), 2) is False
         assert server_key.keys() == (PUBLIC_A,)
 
@@ -427,7 +418,7 @@ class TestRefresh:
         await server_key.first()
         monkeypatch.setattr(keys, "_FETCH_TIMEOUT", aiohttp.ClientTimeout(total=0.1))
         woodpecker.open.clear()
-        clock.now += 60
+        clock.at += 60
         assert await asyncio.wait_for(server_key.refresh(), 2) is False
         assert server_key.keys() == (PUBLIC_A,)
 
@@ -440,7 +431,7 @@ class TestRefresh:
         async with playing(played):
             server_key = ServerKey(session, played.url, str, clock)
             await server_key.first()
-        clock.now += 60
+        clock.at += 60
         assert await server_key.refresh() is False
         assert server_key.keys() == (PUBLIC_A,)
 
@@ -451,7 +442,7 @@ class TestConfirm:
         """Fetched as A, then as B."""
         await server_key.first()
         woodpecker.serve(B)
-        clock.now += 60
+        clock.at += 60
         assert await server_key.refresh() is True
         return server_key
 
@@ -474,7 +465,7 @@ class TestConfirm:
         self, changed: ServerKey, woodpecker: Woodpecker, clock: Clock
     ) -> None:
         woodpecker.serve(C)
-        clock.now += 60
+        clock.at += 60
         assert await changed.refresh() is True
         assert changed.keys() == (PUBLIC_A, PUBLIC_C)
 
@@ -483,7 +474,7 @@ class TestConfirm:
     ) -> None:
         for key in (C, B, C, A):
             woodpecker.serve(key)
-            clock.now += 60
+            clock.at += 60
             await changed.refresh()
             changed.confirm(PUBLIC_A)
             assert changed.keys()[0] == PUBLIC_A
@@ -493,7 +484,7 @@ class TestConfirm:
     ) -> None:
         changed.confirm(PUBLIC_B)
         woodpecker.serve(C)
-        clock.now += 60
+        clock.at += 60
         assert await changed.refresh() is True
         assert changed.keys() == (PUBLIC_B, PUBLIC_C)
         changed.confirm(PUBLIC_C)
@@ -513,7 +504,7 @@ class TestAccessToken:
         server_key = ServerKey(session, woodpecker.url, wiring._text_of(str(file)), clock)
         await server_key.first()
         file.write_text("personal-2\n")
-        clock.now += 60
+        clock.at += 60
         await server_key.refresh()
         assert woodpecker.authorizations == ["Bearer personal-1", "Bearer personal-2"]
 
@@ -536,7 +527,7 @@ class TestAccessToken:
             file.unlink()
         else:
             file.write_bytes(content)
-        clock.now += 60
+        clock.at += 60
         assert await server_key.refresh() is False
         assert server_key.keys() == (PUBLIC_A,)
         (record,) = caplog.records
@@ -584,7 +575,7 @@ class TestKeys:
         combined = Keys([PUBLIC_C], server=server_key)
         assert await combined.refresh() is True
         woodpecker.serve(B)
-        clock.now += 60
+        clock.at += 60
         assert await combined.refresh() is True
         assert combined.current() == [PUBLIC_C, PUBLIC_A, PUBLIC_B]
         combined.confirm(PUBLIC_B)

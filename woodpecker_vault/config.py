@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from woodpecker_vault.paths import Template
+from woodpecker_vault.paths import Template, mount_path
 from woodpecker_vault.signature import load_public_key
 from woodpecker_vault.vault.connection import authority_files
 from woodpecker_vault.vault.files import File, shown
@@ -141,10 +141,7 @@ def _tls_trouble(error: Exception) -> str:
 
 
 def _mount(text: str) -> str:
-    mount = text.strip("/")
-    if any(segment in {"", ".", ".."} or not segment.isprintable() for segment in mount.split("/")):
-        raise ValueError("must be the path of a KV v2 secrets engine, as `vault secrets list` shows it")
-    return mount
+    return mount_path(text, "a KV v2 secrets engine, as `vault secrets list` shows it")
 
 
 def _layer(text: str) -> str:
@@ -175,7 +172,6 @@ def _array(value: object) -> object:
     return value
 
 
-Url = Annotated[str, AfterValidator(_url)]
 Array = BeforeValidator(_array)
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 

@@ -153,3 +153,15 @@ def _unescaped(escapes: re.Match[str]) -> str:
     if any(character.isprintable() or unicodedata.category(character) == "Cc" for character in text):
         return escapes[0]
     return text
+
+
+def mount_path(text: str, what: str) -> str:
+    """Where something is mounted in Vault, without slashes around it.
+
+    Raises:
+        ValueError: that is no such path; ``what`` should be there, the error says.
+    """
+    mount = text.strip("/")
+    if any(segment in {"", ".", ".."} or not segment.isprintable() for segment in mount.split("/")):
+        raise ValueError(f"must be the path of {what}")
+    return mount

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.clock import Clock
 from tests.servers import Admin
 from tests.vault import Gate, Rooms, rooms
 from tests.vault.raft import Raft
@@ -18,16 +19,6 @@ from woodpecker_vault.vault.health import Health
 
 CHECKS = ["address", "seal", "login", "mount", "list"]
 FOLDERS = ("woodpecker/global", "woodpecker/repo/1")
-
-
-class Clock:
-    """A clock that only a test moves."""
-
-    def __init__(self) -> None:
-        self.time = 100.0
-
-    def __call__(self) -> float:
-        return self.time
 
 
 def health(
@@ -98,7 +89,7 @@ async def test_a_sealed_vault(node: Raft) -> None:
             check_first_failure(await ready(), "seal", "sealed")
         finally:
             await node.unseal()
-        clock.time += 1.1
+        clock.at += 1.1
         assert (await ready())[0] is True
 
 
@@ -178,15 +169,15 @@ async def test_an_answer_holds_for_a_second_and_no_longer(bao: OpenBao) -> None:
         looks = len(gate.requests)
         gate.mode = "refuse"
         gate.drop()
-        clock.time += 0.9
+        clock.at += 0.9
         assert (await ready())[0] is True
         assert len(gate.requests) == looks
-        clock.time += 0.2
+        clock.at += 0.2
         check_first_failure(await ready(), "address", "cannot be reached")
         gate.mode = "pass"
-        clock.time += 0.9
+        clock.at += 0.9
         assert (await ready())[0] is False
-        clock.time += 0.2
+        clock.at += 0.2
         assert (await ready())[0] is True
 
 
@@ -282,6 +273,6 @@ async def test_what_makes_no_sense_is_not_ready_and_passes(bao: OpenBao, path: s
         except Exception as error:  # noqa: BLE001 - the next look is what matters more
             healthy = error
         between.answers.clear()
-        clock.time += 1.1
+        clock.at += 1.1
         assert (await ready())[0] is True, "it never recovers"
         assert healthy is False

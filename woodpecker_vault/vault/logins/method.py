@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from woodpecker_vault.paths import mount_path
 from woodpecker_vault.vault.transport import Adapter
 
 
@@ -48,10 +49,7 @@ class Grant:
 
 
 def _mount(text: str) -> str:
-    mount = text.strip("/")
-    if any(segment in {"", ".", ".."} or not segment.isprintable() for segment in mount.split("/")):
-        raise ValueError("must be the path of an auth method, as `vault auth list` shows it")
-    return mount
+    return mount_path(text, "an auth method, as `vault auth list` shows it")
 
 
 Mount = Annotated[str, AfterValidator(_mount)]
