@@ -93,8 +93,7 @@ class Invalid(Problem):
 class Unavailable(Problem):
     """Vault cannot answer now; the same request may work later.
 
-    ``maybe_done`` says that what was asked of Vault may have been done all the same, or be done yet;
-    ``status_of_vault`` is what it answered, if it did.
+    ``maybe_done`` says that what was asked of Vault may have been done all the same, or be done yet.
     """
 
     status = 503
@@ -107,12 +106,21 @@ class Unavailable(Problem):
         cause: str = "",
         retry_after: int = 1,
         maybe_done: bool = False,
-        status_of_vault: int | None = None,
     ) -> None:
         super().__init__(detail, cause=cause)
-        self.status_of_vault = status_of_vault
         self.retry_after = retry_after
         self.maybe_done = maybe_done
+
+
+class NotVault(Unavailable):
+    """Something answered that is not Vault: what stands before it, or something else at its address.
+
+    ``answered`` is the HTTP status with which it did.
+    """
+
+    def __init__(self, detail: str, *, cause: str = "", maybe_done: bool = False, answered: int = 0) -> None:
+        super().__init__(detail, cause=cause, maybe_done=maybe_done)
+        self.answered = answered
 
 
 class LoginRefused(Unavailable):

@@ -146,8 +146,12 @@ async def rooms(
     retries: int = 0,
     seconds: float = 8.0,
     now: Callable[[], float] = time.monotonic,
+    sure_of_mount: bool = True,
 ) -> AsyncIterator[Rooms]:
-    """The rooms on one connection, with a token or a file of one, and no patience unless asked for."""
+    """The rooms on one connection, with a token or a file of one, and no patience unless asked for.
+
+    ``sure_of_mount`` saves the one look at the mount that the first answer without an entry costs.
+    """
     budget = Budget(seconds, now)
     patience = Patience(budget, retries, lambda: 0.5, asyncio.sleep)
     async with open_session(connection) as session:
@@ -158,4 +162,11 @@ async def rooms(
         )
         tokens = Tokens(adapter, login, budget=budget, now=now, sleep=asyncio.sleep, jitter=lambda: 0.5)
         authenticated = AuthenticatedAdapter(sender, connection.namespace, tokens)
-        yield Rooms(session, sender, adapter, tokens, authenticated, KV(authenticated, mount, patience))
+        kv = KV(authenticated, mount, patience)
+        yield Rooms(session, sender, adapter, tokens, authenticated, without_look_at_mount(kv) if sure_of_mount else kv)
+
+
+def without_look_at_mount(kv: KV) -> KV:
+    """The same, for tests that count requests: it takes the mount for right, as if it had looked."""
+    kv._mounted._settled = True
+    return kv

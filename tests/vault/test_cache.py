@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from tests.clock import Clock
 from tests.servers import Admin, Proxy
-from tests.vault import Gate
+from tests.vault import Gate, without_look_at_mount
 from woodpecker_vault.budget import Budget
 from woodpecker_vault.cli.openbao import OpenBao
 from woodpecker_vault.entries import Entry, Snapshot
@@ -78,7 +78,7 @@ async def caching(
     where = Patience(budget, 0, lambda: 0.5, clock.skip)
     async with gate.listening(), open_session(connection := Connection(gate.address)) as session:
         adapter = WithToken(Adapter(Sender(session, connection, where)), token or bao.token)
-        kv = KV(adapter, "secret", where, written=memory.written)
+        kv = without_look_at_mount(KV(adapter, "secret", where, written=memory.written))
         shared = SharedReads(budget)
         source = VaultFolders(kv, shared)
         refresh = (

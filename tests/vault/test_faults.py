@@ -13,7 +13,7 @@ from tests.servers import Admin, Proxy
 from tests.vault import rooms
 from tests.vault.raft import Raft
 from woodpecker_vault.cli.openbao import OpenBao, free_port
-from woodpecker_vault.errors import Conflict, Denied, Invalid, Problem, TokenRefused, Unavailable
+from woodpecker_vault.errors import Conflict, Denied, Invalid, NotVault, Problem, TokenRefused, Unavailable
 from woodpecker_vault.vault.connection import Connection
 from woodpecker_vault.vault.faults import Missing, translated
 from woodpecker_vault.vault.kv import KV
@@ -173,14 +173,18 @@ async def answering(head: str, body: bytes) -> AsyncIterator[str]:
         ("503 Service Unavailable", b'{"errors": [{"code": 7, "message": "no healthy upstream"}]}'),
         ("500 Internal Server Error", b'{"errors": null}'),
         ("500 Internal Server Error", b'{"errors": {"a": 1}}'),
-        ("302 Found\r\nLocation: https://login.example/", b""),
-        ("307 Temporary Redirect\r\nLocation: http://127.0.0.1:1/", b""),
         ("418 I'm a teapot", b""),
     ],
 )
-async def test_what_is_no_vault_is_unavailable(head: str, body: bytes) -> None:
+async def test_what_is_not_vault_is_unavailable(head: str, body: bytes) -> None:
     async with answering(head, body) as address, rooms(Connection(address), "open-sesame") as ours:
-        await check_all(ours.kv, Unavailable, "Vault", "open-sesame")
+        await check_all(ours.kv, NotVault, "not Vault", "open-sesame")
+
+
+@pytest.mark.parametrize("location", ["https://login.example/", "http://127.0.0.1:1/"])
+async def test_a_redirect_to_somewhere_else_is_unavailable(location: str) -> None:
+    async with answering(f"302 Found\r\nLocation: {location}", b"") as address, rooms(Connection(address)) as ours:
+        await check_all(ours.kv, Unavailable, "redirects")
 
 
 async def test_what_does_not_speak_http_is_unavailable() -> None:

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from tests.clock import Clock
 from tests.servers import Admin
-from tests.vault import Gate
+from tests.vault import Gate, without_look_at_mount
 from woodpecker_vault.budget import Budget
 from woodpecker_vault.cli.openbao import OpenBao
 from woodpecker_vault.entries import Entry
@@ -160,7 +160,7 @@ async def living(
     async with gate.listening(), open_session(connection := Connection(gate.address)) as session:
         sender = Sender(session, connection, patience)
         tokens = Tokens(Adapter(sender), method, budget=budget, now=clock, sleep=clock.sleep, jitter=lambda: jitter)
-        kv = KV(AuthenticatedAdapter(sender, "", tokens), "secret", patience)
+        kv = without_look_at_mount(KV(AuthenticatedAdapter(sender, "", tokens), "secret", patience))
         tasks = [asyncio.ensure_future(tokens.live())] if live else []
         try:
             if live:

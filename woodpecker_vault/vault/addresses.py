@@ -1,4 +1,4 @@
-"""Vault's addresses, and which of them to try first."""
+"""Vault's addresses: which of them to try first, and which have shown that it is Vault that answers there."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,7 @@ class Addresses:
         self._addresses = list(addresses)
         self._origins = {_origin(address): address for address in addresses}
         self._first = 0
+        self._shown: set[str] = set()
 
     def in_turn(self) -> list[str]:
         """All of them, in the order in which to try them."""
@@ -20,6 +21,14 @@ class Addresses:
     def prefer(self, address: str) -> None:
         """This one answered."""
         self._first = self._addresses.index(address)
+
+    def show(self, address: str) -> None:
+        """This one has given an answer that only Vault gives."""
+        self._shown.add(address)
+
+    def has_shown(self, address: str) -> bool:
+        """Whether this one ever has."""
+        return address in self._shown
 
     def at(self, location: str) -> str | None:
         """The one that a redirect leads to; ``None`` if it leads elsewhere, where our token has no business."""

@@ -1,13 +1,20 @@
 """Every error of hvac and of the network, made one of ours."""
 
 import math
+from http import HTTPStatus
 from types import TracebackType
 
 import aiohttp
 from hvac import exceptions
+from typing_extensions import override
 
-from woodpecker_vault.errors import Conflict, Denied, Invalid, Problem, Unavailable
+from woodpecker_vault.errors import Conflict, Denied, Invalid, NotVault, Problem, Unavailable
+from woodpecker_vault.vault.redaction import shortened
+from woodpecker_vault.vault.replies import errors_in
 from woodpecker_vault.vault.sending import never_sent
+from woodpecker_vault.vault.transport import ForeignAnswer
+
+WRONG_MOUNT = "Vault has no KV v2 secrets engine there: check secrets.mount."
 
 
 class Missing(Exception):
@@ -31,6 +38,7 @@ class translated:  # noqa: N801 - used as a statement: with translated("read it"
         Denied: the token may not do this, or there is no such KV v2 mount.
         Conflict: a check-and-set was lost.
         Invalid: Vault refuses what it was given.
+        NotVault: something else answered.
         Unavailable: anything that may be different next time.
     """
 
@@ -49,7 +57,23 @@ class translated:  # noqa: N801 - used as a statement: with translated("read it"
         if isinstance(error, exceptions.VaultError):
             raise _from_vault(error, f"{self._doing}: {type(error).__name__}: {error}") from error
         if isinstance(error, aiohttp.ClientError | OSError):  # TimeoutError is an OSError
-            raise _from_network(error, f"{self._doing}: {type(error).__name__}: {error}") from error
+            raise _from_network(error, f"{self._doing}: {type(error).__name__}: {shortened(str(error))}") from error
+
+
+class writing(translated):  # noqa: N801 - see translated
+    """The same for a write, which makes what is not there: that Vault has nothing at a path is the wrong mount."""
+
+    __slots__ = ()
+
+    @override
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Translate what was raised, if anything was."""
+        try:
+            super().__exit__(kind, error, traceback)
+        except Missing as missing:
+            raise Denied(WRONG_MOUNT, cause=f"{self._doing}: {missing}") from missing
 
 
 class well_formed:  # noqa: N801 - see translated
@@ -75,24 +99,24 @@ class well_formed:  # noqa: N801 - see translated
             ) from error
 
 
-def _from_vault(error: exceptions.VaultError, cause: str) -> Problem | Missing:  # noqa: PLR0911 - one a kind of error
+def _from_vault(error: exceptions.VaultError, cause: str) -> Problem | Missing:  # noqa: PLR0911 - one per kind of error
+    status = getattr(error, "status", 0)
     match error:
-        case exceptions.InvalidPath() if not error.errors:
-            return Missing(error.json or {})
+        case ForeignAnswer():
+            return _not_vault(error, cause)
         case exceptions.InvalidPath():
-            # "no handler for route": only a token that may do everything is told so, to others it is a 403.
-            return Denied("Vault has no KV v2 secrets engine there: check secrets.mount.", cause=cause)
+            return _nothing_there(error, cause)
+        case exceptions.InvalidRequest():
+            return _bad_request(error, cause)
         case exceptions.Forbidden() | exceptions.Unauthorized():
             return Denied(
                 "Vault denies this to the service's token: its policy lacks a path, or the token is no longer valid.",
                 cause=cause,
             )
-        case exceptions.InvalidRequest() if error.json is None and error.text:
-            return Unavailable("What answers at vault.address is no Vault, or wants https.", cause=cause)
-        case exceptions.InvalidRequest() if "check-and-set" in str(error):
-            return Conflict("Another write came first; read the secret and try again.", cause=cause)
-        case exceptions.InvalidRequest():
-            return Invalid("Vault refuses this name or this content.", cause=cause)
+        case _ if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            return Denied(WRONG_MOUNT, cause=cause)
+        case _ if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return Invalid("Vault refuses this content: it is too large.", cause=cause)
         case exceptions.RateLimitExceeded():
             return Unavailable(
                 "Vault limits the rate of requests; try again shortly.", cause=cause, retry_after=_retry_after(error)
@@ -103,15 +127,51 @@ def _from_vault(error: exceptions.VaultError, cause: str) -> Problem | Missing: 
                 cause=cause,
                 retry_after=_retry_after(error),
             )
-        case _ if 300 <= getattr(error, "status", 0) < 400:  # noqa: PLR2004 - the redirects
+        case _ if 300 <= status < 400:  # noqa: PLR2004 - the redirects
             return Unavailable("Vault redirects to an address that is not among vault.address.", cause=cause)
         case _:
             return Unavailable(
                 "Vault answered with an error; its own log says more.",
                 cause=cause,
                 maybe_done=True,
-                status_of_vault=getattr(error, "status", None),
             )
+
+
+def _nothing_there(error: exceptions.InvalidPath, cause: str) -> Denied | Missing:
+    said = _said(error)
+    if "namespace not found" in said:
+        return Denied("Vault has no such namespace: check vault.namespace and vault.auth.namespace.", cause=cause)
+    document = error.json or {}
+    # "no handler for route" is only said to a token that may do everything, to others it is a 403. A warning is that
+    # the engine has no such path: secrets.mount goes on behind the mount.
+    if said or (document.get("warnings") and not document.get("data")):
+        return Denied(WRONG_MOUNT, cause=cause)
+    return Missing(document)
+
+
+def _bad_request(error: exceptions.InvalidRequest, cause: str) -> Problem:
+    if getattr(error, "passes", False):
+        return Unavailable("Vault is upgrading a mount to KV version 2, which passes.", cause=cause)
+    if "check-and-set" in _said(error):
+        return Conflict("Another write came first; read the secret and try again.", cause=cause)
+    return Invalid("Vault refuses this name or this content.", cause=cause)
+
+
+def _said(error: exceptions.VaultError) -> str:
+    """What Vault said, whole: what is shown of it may have lost the very words that tell one error from another."""
+    return ", ".join(errors_in(error.json) or error.errors or ())
+
+
+def _not_vault(error: ForeignAnswer, cause: str) -> NotVault:
+    if error.wants_tls:
+        return NotVault("What answers at vault.address wants https://.", cause=cause)
+    return NotVault(
+        f"What answers at vault.address (HTTP {error.status}) is not Vault: check the address, its path, and what"
+        " stands before Vault.",
+        cause=cause,
+        maybe_done=True,
+        answered=error.status,
+    )
 
 
 def _retry_after(error: exceptions.VaultError) -> int:

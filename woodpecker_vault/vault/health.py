@@ -9,6 +9,7 @@ from hvac.utils import format_url
 
 from woodpecker_vault.errors import Denied, Problem, TokenRefused, Unavailable
 from woodpecker_vault.vault.faults import Missing, translated, well_formed
+from woodpecker_vault.vault.mounts import what_is_wrong
 from woodpecker_vault.vault.transport import Adapter, TokenSource
 
 _DEADLINE = 1.8
@@ -118,10 +119,9 @@ class Health:
                 cause=problem.cause,
             ) from problem
         with well_formed("look the mount up"):
-            mount = answer["data"]
-            is_kv_v2 = mount["type"] == "kv" and (mount["options"] or {}).get("version") == "2"
-        if not is_kv_v2:
-            raise Unavailable(f"The mount {self._mount}/ is not a KV version 2 secrets engine.")
+            wrong = what_is_wrong(answer["data"], self._mount)
+        if wrong:
+            raise Unavailable(wrong)
 
     async def _listable(self) -> None:
         paths = [f"{self._mount}/metadata/{folder}" for folder in self._folders]

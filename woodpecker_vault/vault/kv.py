@@ -11,10 +11,16 @@ from hvac.utils import format_url
 
 from woodpecker_vault import exact_json
 from woodpecker_vault.entries import Entry, MetadataPatch
-from woodpecker_vault.errors import Conflict, Denied, Unavailable
-from woodpecker_vault.vault.faults import Missing, translated, well_formed
+from woodpecker_vault.errors import Conflict, Denied, Invalid, NotVault, Unavailable
+from woodpecker_vault.vault.faults import Missing, translated, well_formed, writing
+from woodpecker_vault.vault.mounts import Mount
 from woodpecker_vault.vault.sending import Patience
 from woodpecker_vault.vault.transport import Adapter
+
+_REFUSALS_OF_A_PATH = frozenset(
+    {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED}
+)
+"""What a gateway answers where it lets only some paths through."""
 
 
 class NoListing(Exception):
@@ -63,6 +69,7 @@ class KV:
         self._adapter = adapter
         self._engine = KvV2(adapter)
         self._mount = mount
+        self._mounted = Mount(adapter, mount)
         self._patience = patience
         self._written = written
 
@@ -70,6 +77,9 @@ class KV:
         """The segments of the entries in a folder, without its sub-folders; empty if there is no such folder.
 
         ``folder`` ends in ``/``.
+
+        Raises:
+            Denied: also if ``secrets.mount`` is not one of KV version 2.
         """
         try:
             with translated(f"list {folder}"):
@@ -77,6 +87,7 @@ class KV:
             with well_formed(f"list {folder}"):
                 return [key for key in answer["data"]["keys"] if not key.endswith("/")]
         except Missing:
+            await self._mounted.check()
             return []
 
     async def read(self, path: str) -> Entry:
@@ -92,7 +103,10 @@ class KV:
             # A deleted or destroyed version answers 404 with the metadata that a check-and-set needs.
             with well_formed(f"read {path}"):
                 found = missing.document.get("data")
-                return Entry() if found is None else _entry(found, live=False)
+                if found is not None:
+                    return _entry(found, live=False)
+            await self._mounted.check()
+            return Entry()
 
     async def list_with_details(self, folder: str) -> Mapping[str, Any]:
         """What there is to know of everything in a folder, by segment, in one call; only OpenBao has it.
@@ -107,16 +121,15 @@ class KV:
         try:
             with translated(doing):
                 answer = await self._adapter.request("list", url)
-        except Missing as missing:
-            if "errors" in missing.document:
-                return {}
-            raise NoListing("the server does not know it") from missing
+        except Missing:
+            await self._mounted.check()
+            return {}
         except Denied as problem:
             raise NoListing("the token's policy does not allow it, or the server does not have it") from problem
-        except Unavailable as problem:
-            if problem.status_of_vault == HTTPStatus.METHOD_NOT_ALLOWED:
-                raise NoListing("the server does not have it") from problem
-            raise
+        except NotVault as problem:
+            if problem.answered not in _REFUSALS_OF_A_PATH:
+                raise
+            raise NoListing("what stands before Vault does not let it through") from problem
         with well_formed(doing):
             found: Mapping[str, Any] = answer["data"]["key_info"]
             return found
@@ -129,34 +142,45 @@ class KV:
         Raises:
             Conflict: it is not.
         """
+        await self.put_dated(path, data, cas=cas)
+
+    async def put_dated(self, path: str, data: Mapping[str, Any], *, cas: int) -> str:
+        """The same; returns when Vault did it, by the clock that dates every entry."""
+        await self._mounted.check()
         attempt = 0
         try:
             while True:
                 try:
-                    with translated(f"write {path}"):
+                    with writing(f"write {path}"):
                         answer = await self._engine.create_or_update_secret(
                             path=path, secret=dict(data), cas=cas, mount_point=self._mount
                         )
                     break
                 except Conflict:
-                    if attempt and await self._is_now(path, data, cas + 1):
-                        return
+                    if attempt and (entry := await self._as_written(path, data, cas + 1)):
+                        return entry.created
+                    raise
+                except (Denied, Invalid) as problem:
+                    if attempt:  # this attempt was refused, but not the first
+                        raise Unavailable(problem.detail, cause=problem.cause, maybe_done=True) from problem
                     raise
                 except Unavailable as problem:
+                    problem.maybe_done |= attempt > 0  # whatever became of this attempt, the first is in doubt
                     if not problem.maybe_done or not await self._patience.pause(attempt):
                         raise
                     attempt += 1
         finally:
             self._written(path)
         with well_formed(f"write {path}"):
-            answer["data"]["version"]  # a KV version 1 mount says yes to anything, and has none
+            written: str = answer["data"]["created_time"]  # a KV version 1 mount says yes to anything, and has none
+        return written
 
-    async def _is_now(self, path: str, data: Mapping[str, Any], version: int) -> bool:
-        """Whether an entry is what a write of ours, whose answer was lost, has made of it."""
+    async def _as_written(self, path: str, data: Mapping[str, Any], version: int) -> Entry | None:
+        """The entry, if it is what a write of ours, whose answer was lost, has made of it."""
         entry = await self.read(path)
         # OpenBao may keep a number in other digits than it was given: 0.10 is 0.1 to it.
         same = json.loads(exact_json.dumps(entry.data)) == json.loads(exact_json.dumps(data))
-        return entry.live and entry.version == version and same
+        return entry if entry.live and entry.version == version and same else None
 
     async def patch_metadata(self, path: str, patch: MetadataPatch) -> None:
         """Change an entry's custom metadata; the entry is made, without a version, if it is not there yet."""
@@ -176,7 +200,7 @@ class KV:
                     json={"custom_metadata": dict(patch)},
                 )
         except Missing:
-            with translated(f"make the metadata of {path}"):
+            with writing(f"make the metadata of {path}"):
                 await self._engine.update_metadata(
                     path=path,
                     custom_metadata={key: value for key, value in patch.items() if value is not None},
@@ -186,7 +210,7 @@ class KV:
     async def delete(self, path: str) -> None:
         """Delete the current version; it can be undeleted."""
         try:
-            with translated(f"delete {path}"):
+            with writing(f"delete {path}"):
                 await self._engine.delete_latest_version_of_secret(path=path, mount_point=self._mount)
         finally:
             self._written(path)
@@ -194,7 +218,7 @@ class KV:
     async def destroy(self, path: str) -> None:
         """Remove the entry with all its versions and metadata."""
         try:
-            with translated(f"destroy {path}"):
+            with writing(f"destroy {path}"):
                 await self._engine.delete_metadata_and_all_versions(path=path, mount_point=self._mount)
         finally:
             self._written(path)

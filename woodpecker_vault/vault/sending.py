@@ -1,23 +1,25 @@
 """One request to Vault, sent until one of its addresses answers or the time is up.
 
 Reads are repeated freely. Writes are repeated only where it is certain that they were not done: the connection never
-came about, or Vault said that it did not take the request.
+came about, or Vault said that it did not take the request. What stands before Vault may say the same, but cannot know.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from woodpecker_vault.budget import Budget
 from woodpecker_vault.vault.addresses import Addresses
 from woodpecker_vault.vault.connection import Connection
-
-_SAFE = frozenset({"GET", "LIST", "HEAD"})
+from woodpecker_vault.vault.redaction import Redaction
+from woodpecker_vault.vault.replies import SAFE, Reply, Word, document_in, word_of
 
 _ELSEWHERE = frozenset({472, 473, 501, 503})
 """A node that is sealed, not initialized, or a standby: it did nothing; another address may do better."""
@@ -25,23 +27,16 @@ _ELSEWHERE = frozenset({472, 473, 501, 503})
 _LATER = frozenset({412, 429})
 """A write that a standby has not seen yet, a rate limit: it did nothing; the same may work soon."""
 
-_BROKEN = frozenset({500, 502, 504})
-"""Something went wrong; what was asked may have been done all the same."""
+_PROOFS = ("/v1/sys/seal-status", "/v1/auth/token/lookup-self")
+"""What Vault, and nothing else, answers even without a token. The second is for where ``sys/`` is hidden."""
+
+_HARMLESS = re.compile(r"/v1/(auth/.+/login(/[^/]+)?|auth/token/renew-self|sys/capabilities-self)")
+"""What may be done twice although it is not a read."""
 
 _HOPS = 2
 _LONGEST_WAIT = 1e9
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A status, and a body that may hold secrets."""
-
-    status: int
-    body: bytes = field(repr=False)
-    location: str = ""
-    retry_after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +88,26 @@ class Sender:
         session: the pool.
         connection: where Vault is.
         patience: how retries are paced.
+        headers: what every request carries besides its own, such as for whom it is.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, connection: Connection, patience: Patience) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        connection: Connection,
+        patience: Patience,
+        headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._session = session
         self._connection = connection
         self._patience = patience
+        self._headers = headers
         self._addresses = Addresses(connection.addresses)
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], *, patient: bool = True, **body: Any
     ) -> Reply:
-        """The answer to a request, whatever its status, or the last of the failures.
+        """The answer to a request, whatever its status and whosever word it is, or the last of the failures.
 
         Args:
             method: in capitals.
@@ -116,11 +119,11 @@ class Sender:
         Raises:
             aiohttp.ClientError, OSError: no address could be spoken to (``TimeoutError`` is an OSError).
         """
-        call = _Call(method, url, headers, body)
+        call = _Call(method, url, {**self._headers(), **headers}, body)
         attempt = 0
         while True:
             outcome = await self._in_time(call)
-            if isinstance(outcome, Reply) and not _may_differ(outcome.status, method):
+            if isinstance(outcome, Reply) and not _may_differ(outcome, call):
                 return outcome
             wait = outcome.retry_after if isinstance(outcome, Reply) else 0.0
             if not patient or not await self._patience.pause(attempt, wait):
@@ -151,7 +154,8 @@ class Sender:
             where = address
             if outcome.location:
                 where, outcome = await self._redirected(outcome, address, call)
-            if not (_done_nothing_here(outcome) or (call.method in _SAFE and outcome.status in _BROKEN)):
+            outcome = await self._believed(outcome, where)
+            if not (outcome.location or _did_nothing(outcome, call) or _broke(outcome, call)):
                 self._addresses.prefer(where)
                 return outcome
         return outcome
@@ -165,7 +169,7 @@ class Sender:
         """
         if never_sent(error):
             return error
-        if call.method not in _SAFE:
+        if call.method not in SAFE:
             raise error
         if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionResetError):
             try:
@@ -184,24 +188,52 @@ class Sender:
             reply = await self._once(address, call)
         return address, reply
 
+    async def _believed(self, reply: Reply, address: str) -> Reply:
+        """The reply; where it says only what anybody could, it has to come from where Vault has shown itself."""
+        if reply.word is Word.NOBODY and not self._addresses.has_shown(address):
+            for url in _PROOFS:
+                try:
+                    await self._once(address, _Call("GET", url, self._headers(), {}))
+                except (aiohttp.ClientError, OSError):
+                    continue
+                if self._addresses.has_shown(address):
+                    return reply
+            return replace(reply, word=Word.FOREIGN)
+        return reply
+
     async def _once(self, address: str, call: _Call) -> Reply:
-        async with self._session.request(
-            call.method,
-            URL(address + call.url, encoded=True),
-            headers=call.headers,
-            server_hostname=self._connection.tls_server_name or None,
-            allow_redirects=False,
-            **call.body,
-        ) as response:
-            status, answer = response.status, await response.read()
-            if status < HTTPStatus.MULTIPLE_CHOICES:
-                return Reply(status, answer)
-            return Reply(
-                status,
-                answer,
-                response.headers.get("Location", "?") if status < HTTPStatus.BAD_REQUEST else "",
-                _seconds(response.headers.get("Retry-After", "")),
-            )
+        try:
+            async with self._session.request(
+                call.method,
+                URL(address + call.url, encoded=True),
+                headers=call.headers,
+                server_hostname=self._connection.tls_server_name or None,
+                allow_redirects=False,
+                **call.body,
+            ) as response:
+                reply = _reply(call, response, await response.read())
+        except aiohttp.ClientResponseError as error:
+            # Its text quotes what came in place of HTTP, which may be an echo of what we sent.
+            said = Redaction(call.headers, call.body.get("json")).of(error.message)
+            raise aiohttp.ClientResponseError(
+                aiohttp.RequestInfo(error.request_info.url, call.method, CIMultiDictProxy(CIMultiDict())),
+                (),
+                status=error.status,
+                message=said,
+            ) from None
+        if reply.word is Word.VAULT and not reply.location:
+            self._addresses.show(address)
+        return reply
+
+
+def _reply(call: _Call, response: aiohttp.ClientResponse, body: bytes) -> Reply:
+    status, kind = response.status, response.content_type
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return Reply(status, body, kind, location=response.headers.get("Location", "?"))
+    document = document_in(body)
+    wait = _seconds(response.headers.get("Retry-After", ""))
+    word = word_of(call.method, call.url, status, body, document)
+    return Reply(status, body, kind, retry_after=wait, document=document, word=word)
 
 
 def never_sent(error: BaseException) -> bool:
@@ -209,13 +241,23 @@ def never_sent(error: BaseException) -> bool:
     return isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
 
 
-def _done_nothing_here(reply: Reply) -> bool:
-    return reply.status in _ELSEWHERE or bool(reply.location)
+def _did_nothing(reply: Reply, call: _Call) -> bool:
+    """Whether this node certainly did not do it, or it does not matter."""
+    return reply.status in _ELSEWHERE and (not reply.is_foreign or _may_be_repeated(call))
 
 
-def _may_differ(status: int, method: str) -> bool:
+def _broke(reply: Reply, call: _Call) -> bool:
+    """Whether it is a read that something kept from Vault, or Vault from answering."""
+    return call.method in SAFE and (reply.is_foreign or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def _may_differ(reply: Reply, call: _Call) -> bool:
     """Whether the same request, repeated, may be answered better and does no harm."""
-    return status in _ELSEWHERE | _LATER or (method in _SAFE and status in _BROKEN)
+    return _did_nothing(reply, call) or _broke(reply, call) or reply.passes or reply.status in _LATER
+
+
+def _may_be_repeated(call: _Call) -> bool:
+    return call.method in SAFE or _HARMLESS.fullmatch(call.url) is not None
 
 
 def _seconds(text: str) -> float:

@@ -13,8 +13,15 @@ import hvac.adapters
 import hvac.exceptions
 from typing_extensions import override
 
-from woodpecker_vault import exact_json
+from woodpecker_vault.vault.redaction import Redaction
+from woodpecker_vault.vault.replies import Reply, errors_in
 from woodpecker_vault.vault.sending import Sender
+
+
+class ForeignAnswer(hvac.exceptions.VaultError):  # type: ignore[misc]  # hvac has no types
+    """It is not Vault that answered: no other of hvac's errors, which logins and readers take for Vault's decision."""
+
+    wants_tls = False
 
 
 class TokenSource(Protocol):
@@ -34,7 +41,8 @@ class Adapter(hvac.adapters.Adapter):  # type: ignore[misc]  # hvac has no types
     """One request of hvac's, as a coroutine, without a token of its own.
 
     ``request`` returns the JSON document of an answer, an empty one where the answer has none, and raises hvac's
-    own exceptions.
+    own exceptions, or :exc:`ForeignAnswer`. What they say is short and holds none of the secrets that were sent.
+    Attributes of ours on them: ``status``, ``retry_after`` in seconds, and ``passes``, if it is only for the moment.
 
     Args:
         sender: sends it.
@@ -64,33 +72,51 @@ class Adapter(hvac.adapters.Adapter):  # type: ignore[misc]  # hvac has no types
         *,
         raise_exception: bool = True,
         wrap_ttl: str | None = None,
+        patient: bool = True,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Send one request; ``kwargs`` are ``json`` and ``params``, as requests takes them."""
+        """Send one request; ``kwargs`` are ``json`` and ``params``, as requests takes them.
+
+        It is tried again only if both this call and the adapter are ``patient``.
+
+        A list is asked for as Vault's own client does, with GET: what stands before Vault may not know the method LIST.
+        """
+        if method == "list":
+            method, url = "get", f"{url}?list=true"
         fields = dict(headers or {})
         if wrap_ttl:
             fields["X-Vault-Wrap-TTL"] = wrap_ttl
         if self._namespace and not url.startswith(("/v1/sys/health", "/v1/sys/seal-status")):
             fields["X-Vault-Namespace"] = self._namespace
-        reply = await self._sender.send(method.upper(), url, fields, patient=self._patient, **kwargs)
-        document = _document(reply.body)
+        reply = await self._sender.send(method.upper(), url, fields, patient=self._patient and patient, **kwargs)
+        if reply.is_foreign and reply.status != HTTPStatus.TOO_MANY_REQUESTS:
+            raise _with_status(_foreign(reply, method, url), reply)
         if reply.status < HTTPStatus.MULTIPLE_CHOICES or not raise_exception:
-            if document is None and reply.status == HTTPStatus.OK:
-                raise hvac.exceptions.UnexpectedError(
-                    "the answer is not JSON: this is no Vault", method=method, url=url
-                )
-            return document or {}
+            return reply.document or {}
+        redaction = Redaction(fields, kwargs.get("json"))
         error = hvac.exceptions.VaultError.from_status(
             reply.status,
             f"status {reply.status}",
-            errors=[str(error) for error in _list_of((document or {}).get("errors"))],
+            errors=[redaction.of(", ".join(errors))] if (errors := errors_in(reply.document)) else [],
             method=method,
             url=url,
-            text=reply.body[:200].decode(errors="replace"),
-            json=document,
+            json=reply.document,
         )
-        error.status, error.retry_after = reply.status, reply.retry_after
-        raise error
+        raise _with_status(error, reply)
+
+
+def _foreign(reply: Reply, method: str, url: str) -> ForeignAnswer:
+    """Says what it looked like, but not what it said: that may be anything."""
+    looks = f"status {reply.status} with {len(reply.body)} bytes of {reply.kind} is not an answer of Vault's"
+    error = ForeignAnswer(looks, method=method, url=url)
+    error.wants_tls = reply.status == HTTPStatus.BAD_REQUEST and b"HTTPS" in reply.body
+    return error
+
+
+def _with_status(error: Any, reply: Reply) -> Exception:
+    error.status, error.retry_after, error.passes = reply.status, reply.retry_after, reply.passes
+    raised: Exception = error
+    return raised
 
 
 class WithToken(Adapter):
@@ -135,16 +161,3 @@ class AuthenticatedAdapter(Adapter):
             raise
         self._tokens.accepted(other)
         return answer
-
-
-def _list_of(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
-
-
-def _document(body: bytes) -> dict[str, Any] | None:
-    """The JSON object in a body; ``None`` if there is none."""
-    try:
-        document = exact_json.loads(body.decode())
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None

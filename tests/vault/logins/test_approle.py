@@ -18,6 +18,7 @@ from woodpecker_vault.cli.openbao import OpenBao
 from woodpecker_vault.errors import LoginRefused
 from woodpecker_vault.vault.connection import Connection
 from woodpecker_vault.vault.logins.approle import AppRole
+from woodpecker_vault.vault.transport import ForeignAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ class TestWrappedSecretId:
         assert node.address
         method = AppRole(role_id="x", secret_id=SecretStr("s.x"), secret_id_wrapped=True)
         async with login_adapter(Connection(tls.address.replace("https", "http"))) as adapter:
-            with pytest.raises(InvalidRequest):
+            with pytest.raises(ForeignAnswer):
                 await method.login(adapter)
 
     async def test_a_new_one_in_the_file_is_unwrapped_anew(self, bao: OpenBao, role: Role, tmp_path: Path) -> None:

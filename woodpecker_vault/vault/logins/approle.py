@@ -58,8 +58,6 @@ class AppRole(Method):
             try:
                 answer = await Wrapping(WithToken(adapter, wrapping)).unwrap()
             except (InvalidRequest, Forbidden) as error:
-                if error.json is None:  # not out of Vault's mouth, but from something before it
-                    raise
                 raise LoginRefused(
                     "Vault does not unwrap the secret id: its wrapping token has expired or was used before. If not by"
                     " an earlier start of this service, then somebody else has the secret id. A new one is needed.",
