@@ -66,6 +66,10 @@ class TokenRefused(Denied):
     """It is not a policy that is missing: the token itself is no longer valid, and there is no other."""
 
 
+class NoNamespace(Denied):
+    """Vault has no namespace of the name in the settings."""
+
+
 class Conflict(Problem):
     """The write would overwrite, or lost to another write."""
 

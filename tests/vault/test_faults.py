@@ -13,9 +13,9 @@ from tests.servers import Admin, Proxy
 from tests.vault import rooms
 from tests.vault.raft import Raft
 from woodpecker_vault.cli.openbao import OpenBao, free_port
-from woodpecker_vault.errors import Conflict, Denied, Invalid, NotVault, Problem, TokenRefused, Unavailable
+from woodpecker_vault.errors import Conflict, Denied, Invalid, NoNamespace, NotVault, Problem, TokenRefused, Unavailable
 from woodpecker_vault.vault.connection import Connection
-from woodpecker_vault.vault.faults import Missing, translated
+from woodpecker_vault.vault.faults import Missing, translated, writing
 from woodpecker_vault.vault.kv import KV
 
 CALLS: dict[str, Callable[[KV], Awaitable[object]]] = {
@@ -225,7 +225,9 @@ async def test_an_entry_that_is_not_vaults_is_a_problem_and_not_a_crash(body: by
         (401, [], Denied, "policy"),
         (403, ["permission denied"], Denied, "policy"),
         (404, ["no handler for route"], Denied, "secrets.mount"),
-        (405, ["unsupported operation"], Unavailable, "error"),
+        (404, ["namespace not found"], NoNamespace, "namespace"),
+        (405, ["unsupported operation"], Denied, "secrets.mount"),
+        (413, ["http: request body too large"], Invalid, "too large"),
         (412, ["required index state not present"], Unavailable, "error"),
         (429, ["quota exceeded"], Unavailable, "rate"),
         (472, [], Unavailable, "error"),
@@ -239,8 +241,10 @@ async def test_an_entry_that_is_not_vaults_is_a_problem_and_not_a_crash(body: by
 def test_each_status_has_an_error_and_an_advice(
     status: int, errors: list[str], expected: type[Problem], word: str
 ) -> None:
+    error = exceptions.VaultError.from_status(status, f"status {status}", errors=errors, method="get", url="/v1/x")
+    error.status = status
     with pytest.raises(expected) as caught, translated("do it"):
-        raise exceptions.VaultError.from_status(status, f"status {status}", errors=errors, method="get", url="/v1/x")
+        raise error
     assert type(caught.value) is expected
     assert word in caught.value.detail
     assert caught.value.cause.startswith("do it: ")
@@ -269,6 +273,14 @@ def test_a_404_is_missing_and_carries_its_document(document: dict[str, object] |
     with pytest.raises(Missing) as caught, translated("do it"):
         raise exceptions.VaultError.from_status(404, "status 404", errors=None, json=document)
     assert caught.value.document == (document or {})
+
+
+@pytest.mark.parametrize("document", [{"errors": []}, {"warnings": ["Invalid path"]}])
+def test_a_write_makes_what_is_not_there_so_that_it_cannot_be_missing(document: dict[str, object]) -> None:
+    with pytest.raises(Denied, match=r"secrets\.mount"), writing("do it"):
+        raise exceptions.VaultError.from_status(404, "status 404", errors=None, json=document)
+    with writing("do it"):
+        pass
 
 
 def test_what_is_no_fault_of_vault_passes_as_it_is() -> None:

@@ -130,6 +130,16 @@ async def test_a_mount_of_another_kind(bao: OpenBao) -> None:
     check_first_failure(answer, "mount", "version 2")
 
 
+async def test_a_path_behind_the_mount(bao: OpenBao) -> None:
+    async with rooms(Connection(bao.address), bao.token) as ours:
+        check_first_failure(await health(ours, mount="secret/metadata")(), "mount", "behind the mount secret/")
+
+
+async def test_a_namespace_that_is_not_there(bao: OpenBao) -> None:
+    async with rooms(Connection(bao.address, namespace="nobodys"), bao.token) as ours:
+        check_first_failure(await health(ours)(), "mount", "namespace")
+
+
 async def test_a_token_that_may_list_nothing(bao: OpenBao, admin: Admin) -> None:
     token = await admin.token('path "secret/data/woodpecker/*" { capabilities = ["read"] }', name="health-no-list")
     async with rooms(Connection(bao.address), token) as ours:

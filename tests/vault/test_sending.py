@@ -25,7 +25,6 @@ from woodpecker_vault.exact_json import Digits
 from woodpecker_vault.vault.connection import Connection, open_session
 from woodpecker_vault.vault.faults import translated
 from woodpecker_vault.vault.kv import KV
-from woodpecker_vault.vault.replies import Reply
 from woodpecker_vault.vault.sending import Patience, Sender, _seconds, never_sent
 from woodpecker_vault.vault.transport import Adapter, WithToken
 
@@ -516,7 +515,3 @@ class TestRetryAfter:
             with budget.begun(), pytest.raises(Unavailable) as caught, translated("ask"):
                 await Adapter(sender).request("get", PATH)
         assert caught.value.retry_after >= 1
-
-
-def test_a_reply_does_not_show_its_body() -> None:
-    assert "sesame" not in repr(Reply(200, b"sesame"))

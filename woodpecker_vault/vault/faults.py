@@ -8,7 +8,7 @@ import aiohttp
 from hvac import exceptions
 from typing_extensions import override
 
-from woodpecker_vault.errors import Conflict, Denied, Invalid, NotVault, Problem, Unavailable
+from woodpecker_vault.errors import Conflict, Denied, Invalid, NoNamespace, NotVault, Problem, Unavailable
 from woodpecker_vault.vault.redaction import shortened
 from woodpecker_vault.vault.replies import errors_in
 from woodpecker_vault.vault.sending import never_sent
@@ -140,7 +140,7 @@ def _from_vault(error: exceptions.VaultError, cause: str) -> Problem | Missing: 
 def _nothing_there(error: exceptions.InvalidPath, cause: str) -> Denied | Missing:
     said = _said(error)
     if "namespace not found" in said:
-        return Denied("Vault has no such namespace: check vault.namespace and vault.auth.namespace.", cause=cause)
+        return NoNamespace("Vault has no such namespace: check vault.namespace and vault.auth.namespace.", cause=cause)
     document = error.json or {}
     # "no handler for route" is only said to a token that may do everything, to others it is a 403. A warning is that
     # the engine has no such path: secrets.mount goes on behind the mount.

@@ -7,7 +7,7 @@ from typing import Any
 from hvac.api.system_backend import SystemBackend
 from hvac.utils import format_url
 
-from woodpecker_vault.errors import Denied, Problem, TokenRefused, Unavailable
+from woodpecker_vault.errors import Denied, NoNamespace, Problem, TokenRefused, Unavailable
 from woodpecker_vault.vault.faults import Missing, translated, well_formed
 from woodpecker_vault.vault.mounts import what_is_wrong
 from woodpecker_vault.vault.transport import Adapter, TokenSource
@@ -111,7 +111,7 @@ class Health:
         try:
             with translated("look the mount up"):
                 answer = await self._authenticated.request("get", url)
-        except TokenRefused:
+        except (TokenRefused, NoNamespace):
             raise
         except Denied as problem:
             raise Unavailable(

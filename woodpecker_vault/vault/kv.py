@@ -199,7 +199,14 @@ class KV:
                     headers={"Content-Type": "application/merge-patch+json"},
                     json={"custom_metadata": dict(patch)},
                 )
-        except Missing:
+        except Missing as missing:
+            # Making it replaces all custom metadata, so that nothing is there must not rest on an empty 404.
+            if (await self.read(path)).version:
+                raise NotVault(
+                    "What answers at vault.address is not always Vault: it says that an entry is not there which is.",
+                    cause=f"patch the metadata of {path}: {missing}",
+                    maybe_done=True,
+                ) from missing
             with writing(f"make the metadata of {path}"):
                 await self._engine.update_metadata(
                     path=path,

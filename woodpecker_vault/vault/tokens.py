@@ -15,7 +15,7 @@ from typing import Any
 from hvac.api.auth_methods import Token as TokenApi
 
 from woodpecker_vault.budget import Budget
-from woodpecker_vault.errors import Denied, Invalid, LoginRefused, Problem, TokenRefused, Unavailable
+from woodpecker_vault.errors import Denied, Invalid, LoginRefused, NoNamespace, Problem, TokenRefused, Unavailable
 from woodpecker_vault.vault.faults import Missing, translated, well_formed
 from woodpecker_vault.vault.logins.method import Grant, Method
 from woodpecker_vault.vault.transport import Adapter, WithToken
@@ -210,6 +210,8 @@ class Tokens:
             try:
                 with well_formed("log in"), translated(f"log in by {self._method.method}"):
                     grant = await self._method.login(self._adapter)
+            except NoNamespace as error:
+                raise LoginRefused(error.detail, cause=error.cause) from error
             except (Denied, Invalid, Missing) as error:
                 raise LoginRefused(
                     f"Vault refuses the service's login by {self._method.method}: check vault.auth.",
