@@ -3,16 +3,17 @@
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 
 import pytest
+from typing_extensions import override
 
 from tests.servers import Admin
 from tests.vault import Gate, rooms
 from woodpecker_vault.cli.openbao import OpenBao
+from woodpecker_vault.entries import Entry
 from woodpecker_vault.errors import Conflict, Denied, Unavailable
 from woodpecker_vault.vault.connection import Connection
 from woodpecker_vault.vault.kv import KV
@@ -44,12 +45,20 @@ async def at_length() -> float:
     return 1.0
 
 
-def locks(kv: KV, owner: str, *, now: Callable[[], float] = time.time, patient: bool = True) -> Locks:
-    return Locks(kv, owner=owner, now=now, pause=soon if patient else at_length)
+def locks(kv: KV, owner: str, *, stale_after: float = 60.0, patient: bool = True) -> Locks:
+    return Locks(kv, owner=owner, pause=soon if patient else at_length, stale_after=stale_after)
 
 
-def in_an_hour() -> float:
-    return time.time() + 3600
+async def grown_old(admin: Admin, path: str, seconds: float) -> None:
+    """Wait until Vault's clock says that an entry is older than that."""
+    made = datetime.fromisoformat(
+        (await admin.call("GET", f"secret/data/{path}"))[1]["data"]["metadata"]["created_time"]
+    )
+    while True:
+        _, answer = await admin.call("POST", "secret/data/locks/clock", {"data": {}})
+        if (datetime.fromisoformat(answer["data"]["created_time"]) - made).total_seconds() > seconds:
+            return
+        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -143,20 +152,106 @@ async def test_who_waits_gets_it_when_it_is_released(kv: KV, path: str) -> None:
 
 async def test_a_lock_of_a_writer_long_dead_is_taken_over(kv: KV, admin: Admin, path: str) -> None:
     await admin.put(lock_of(path), {"owner": "dead"})
-    async with locks(kv, "mine", now=in_an_hour, patient=False).hold(path, 1):
+    await grown_old(admin, lock_of(path), 0.2)
+    async with locks(kv, "mine", stale_after=0.2).hold(path, 1):
         assert await admin.data(lock_of(path)) == {"owner": "mine"}
+        assert await admin.list(lock_of(path).rpartition("/")[0] + "/") == ["token"]
     assert await admin.version(lock_of(path)) == 0
+
+
+async def test_one_that_is_not_long_dead_is_not(kv: KV, admin: Admin, path: str) -> None:
+    await admin.put(lock_of(path), {"owner": "dead"})
+    await grown_old(admin, lock_of(path), 0.2)
+    with pytest.raises(Conflict):
+        async with locks(kv, "mine", patient=False).hold(path, 1):
+            pytest.fail("it is younger than a minute")
+    assert await admin.data(lock_of(path)) == {"owner": "dead"}
+    assert await admin.list(lock_of(path).rpartition("/")[0] + "/") == ["token"]
+
+
+async def test_without_the_right_to_find_out_how_old_it_is_it_is_not(bao: OpenBao, admin: Admin, path: str) -> None:
+    await admin.put(lock_of(path), {"owner": "dead"})
+    policy = f'path "secret/data/{lock_of(path)}" {{ capabilities = ["create", "read", "update", "delete"] }}'
+    token = await admin.token(policy, name="locks-only")
+    await grown_old(admin, lock_of(path), 0.2)
+    async with rooms(Connection(bao.address), token) as ours:
+        with pytest.raises(Conflict):
+            async with locks(ours.kv, "mine", patient=False, stale_after=0.2).hold(path, 1):
+                pytest.fail("nobody knows how old it is")
 
 
 async def test_a_dead_writers_lock_is_taken_over_by_one_only(kv: KV, admin: Admin, path: str) -> None:
     await admin.put(lock_of(path), {"owner": "dead"})
-    dead = datetime.fromisoformat((await kv.read(lock_of(path))).created).timestamp()
-    ahead = dead + 60.0005  # so this one is old, and any that is made later is not
+    await grown_old(admin, lock_of(path), 3)  # so this one is old, and any that is made later is not
     room = Room()
-    takers = [locks(kv, f"taker-{number}", now=lambda: ahead) for number in range(6)]
+    takers = [locks(kv, f"taker-{number}", stale_after=3) for number in range(6)]
     results = await asyncio.gather(*(room.use(taker, path) for taker in takers), return_exceptions=True)
     assert {type(result) for result in results} <= {type(None), Conflict}
     assert (room.most, room.entered > 0) == (1, True)
+
+
+async def test_a_free_lock_that_is_never_got_is_given_up(kv: KV, admin: Admin, path: str) -> None:
+    """As where a standby answers reads from the past: what it says is free is taken. It is not asked without end."""
+
+    class Past(KV):
+        asked = 0
+
+        @override
+        async def read(self, path: str) -> Entry:
+            self.asked += 1
+            return Entry()
+
+    past = Past(kv._adapter, "secret", kv._patience)
+    await admin.put(lock_of(path), {"owner": "another"})
+    with pytest.raises(Conflict):
+        async with locks(past, "mine", patient=False).hold(path, 1):
+            pytest.fail("another has it")
+    assert past.asked < 10
+
+
+class TestUnknownOutcomes:
+    """A write of which nobody knows whether Vault did it, or will yet."""
+
+    @staticmethod
+    async def left_behind(mine: Locks, path: str, write: int) -> None:
+        with pytest.raises(Unavailable):
+            async with mine.hold(path, write):
+                raise Unavailable("cut short", maybe_done=True)
+
+    async def test_only_a_repetition_takes_its_lock_over(self, kv: KV, admin: Admin, path: str) -> None:
+        mine = locks(kv, "mine", patient=False)
+        await self.left_behind(mine, path, write=1)
+        for another in (2, 3):
+            with pytest.raises(Conflict):
+                async with mine.hold(path, another):
+                    pytest.fail("the first may be done yet")
+        assert await admin.data(lock_of(path)) == {"owner": "mine"}
+        async with mine.hold(path, 1):
+            pass
+        assert await admin.version(lock_of(path)) == 0
+        async with mine.hold(path, 2):
+            pass
+
+    async def test_no_other_process_takes_its_lock_over_even_for_the_same_write(self, kv: KV, path: str) -> None:
+        await self.left_behind(locks(kv, "mine", patient=False), path, write=1)
+        with pytest.raises(Conflict):
+            async with locks(kv, "another", patient=False).hold(path, 1):
+                pytest.fail("the first may be done yet")
+
+    async def test_after_a_minute_whoever_comes_does(self, kv: KV, admin: Admin, path: str) -> None:
+        mine = locks(kv, "mine", stale_after=0.2)
+        await self.left_behind(mine, path, write=1)
+        await grown_old(admin, lock_of(path), 0.2)
+        async with mine.hold(path, 2):
+            assert await admin.version(lock_of(path)) == 2
+
+    async def test_a_repetition_in_doubt_again_leaves_it_for_the_next_one(self, kv: KV, path: str) -> None:
+        mine = locks(kv, "mine", patient=False)
+        await self.left_behind(mine, path, write=1)
+        await self.left_behind(mine, path, write=1)
+        with pytest.raises(Conflict):
+            async with mine.hold(path, 2):
+                pytest.fail("it may be done yet")
 
 
 async def test_a_lock_that_this_process_left_behind_is_its_own(kv: KV, admin: Admin, path: str) -> None:
@@ -291,7 +386,8 @@ async def test_a_release_that_comes_late_does_not_release_the_next_holders_lock(
 async def test_who_was_thought_dead_does_not_release_the_lock_of_who_took_over(kv: KV, admin: Admin, path: str) -> None:
     async with contextlib.AsyncExitStack() as slow:
         await slow.enter_async_context(locks(kv, "slow").hold(path, 1))
-        async with locks(kv, "taker", now=in_an_hour).hold(path, 1):
+        await grown_old(admin, lock_of(path), 0.2)
+        async with locks(kv, "taker", stale_after=0.2).hold(path, 1):
             await slow.aclose()
             assert await admin.data(lock_of(path)) == {"owner": "taker"}
 

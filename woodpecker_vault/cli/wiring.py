@@ -146,7 +146,7 @@ async def _kept_going(living: Iterable[Coroutine[Any, Any, None]]) -> AsyncItera
 
 
 def _application(settings: config.Settings, vault: VaultRooms, keys: Keys, budget: Budget) -> web.Application:
-    locks = Locks(vault.kv, owner=uuid.uuid4().hex, now=time.time, pause=_random_pause)
+    locks = Locks(vault.kv, owner=uuid.uuid4().hex, pause=_random_pause)
     metrics = Metrics()
 
     def observe(exchange: Exchange) -> None:

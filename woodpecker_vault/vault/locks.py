@@ -7,13 +7,16 @@ by check-and-set, holds the lock.
 
 A write whose outcome is not known may still be done by Vault later. Its lock stays for a minute, and until then only a
 repetition of the same write may take it over.
+
+The age of a lock is measured by the clock that dated it, which is Vault's. Whoever has waited in vain writes an entry
+of its own beside the lock; the two dates tell the age. Our own clocks have no part in it, and may be off by hours.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from weakref import WeakValueDictionary
 
 from woodpecker_vault.entries import Entry
@@ -23,6 +26,9 @@ from woodpecker_vault.vault.kv import KV
 
 _STALE_AFTER = 60.0
 """Seconds after which a lock was left behind by a writer that died; far more than a request may take."""
+
+_LONG = 0.25
+"""Seconds of waiting after which it is time to ask how old the lock is; most are held for milliseconds."""
 
 _PATIENCE = 2.0
 """Seconds to wait for another replica's write before giving up."""
@@ -36,15 +42,17 @@ class Locks:
     Args:
         kv: the mount.
         owner: this process, unlike any other.
-        now: seconds since the epoch.
         pause: waits a random moment before the next attempt; returns the seconds it took.
+        stale_after: seconds after which a lock is void.
     """
 
-    def __init__(self, kv: KV, *, owner: str, now: Callable[[], float], pause: Callable[[], Awaitable[float]]) -> None:
+    def __init__(
+        self, kv: KV, *, owner: str, pause: Callable[[], Awaitable[float]], stale_after: float = _STALE_AFTER
+    ) -> None:
         self._kv = kv
         self._owner = owner
-        self._now = now
         self._pause = pause
+        self._stale_after = stale_after
         self._here: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._unknown_outcomes: dict[str, int] = {}
 
@@ -83,18 +91,22 @@ class Locks:
     async def _acquire(self, lock_path: str, write: int) -> None:
         waited = 0.0
         version = 0
+        vaults_time: datetime | None = None
         while True:
             try:
                 await self._kv.put(lock_path, {"owner": self._owner}, cas=version)
             except Conflict:
                 found = await self._kv.read(lock_path)
-                if self._is_free(found, lock_path, write):
+                may_have_it = self._is_free(found, lock_path, write) or self._is_void(found, vaults_time)
+                if may_have_it and found.version != version:
                     version = found.version
                     continue
                 if waited >= _PATIENCE:
                     raise Conflict(
                         "Another write of this secret is under way, or was cut short; try again in a minute."
                     ) from None
+                if waited >= _LONG and vaults_time is None:
+                    vaults_time = await self._vaults_time(lock_path)
                 waited += await self._pause()
                 version = 0  # the next lock of that name is another one
             else:
@@ -102,14 +114,27 @@ class Locks:
                 return
 
     def _is_free(self, found: Entry, lock_path: str, write: int) -> bool:
-        """Gone in the meantime, left by this process where that does no harm, or by a writer long dead."""
+        """Whether it is gone in the meantime, or was left by this process where taking it over does no harm."""
         if not found.live:
             return True
-        if found.data.get("owner") == self._owner and self._unknown_outcomes.get(lock_path, write) == write:
-            return True
-        with well_formed("read a lock"):
-            taken_at = datetime.fromisoformat(found.created).timestamp()
-        return self._now() - taken_at > _STALE_AFTER
+        return found.data.get("owner") == self._owner and self._unknown_outcomes.get(lock_path, write) == write
+
+    def _is_void(self, found: Entry, vaults_time: datetime | None) -> bool:
+        """Whether its writer is long dead. A lock made since we asked for Vault's time is younger than that."""
+        if vaults_time is None:
+            return False
+        return (vaults_time - _date(found.created)).total_seconds() > self._stale_after
+
+    async def _vaults_time(self, lock_path: str) -> datetime:
+        """What the clock says that dates locks; the beginning of time if our token may not find out."""
+        path = f"{lock_path}.{self._owner}"
+        try:
+            before = await self._kv.read(path)
+            written = await self._kv.put_dated(path, {"owner": self._owner}, cas=before.version)
+        except Denied:
+            return datetime.min.replace(tzinfo=UTC)
+        await self._remove(path)
+        return _date(written)
 
     async def _release(self, lock_path: str) -> None:
         """Remove the lock. Being cancelled meanwhile has to wait: a removal that comes late could hit another's."""
@@ -136,3 +161,8 @@ class Locks:
                 "a lock was left behind; it is void in a minute",
                 extra={"path": lock_path, "cause": problem.cause or problem.detail},
             )
+
+
+def _date(written: str) -> datetime:
+    with well_formed("read the date of an entry"):
+        return datetime.fromisoformat(written).astimezone(UTC)
