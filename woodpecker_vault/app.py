@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from woodpecker_vault import woodpecker
 from woodpecker_vault.budget import Budget
+from woodpecker_vault.caller import Caller
 from woodpecker_vault.errors import (
     BadRequest,
     MethodNotAllowed,
@@ -110,6 +111,7 @@ def create_app(
     limits: Limits,
     clocks: Clocks,
     new_request_id: Callable[[], str],
+    caller: Caller,
 ) -> web.Application:
     """The application with all its routes.
 
@@ -122,18 +124,19 @@ def create_app(
         limits: what a request may take.
         clocks: the time.
         new_request_id: an id for a request, unlike any other.
+        caller: told for whom the rest of the house works.
     """
     open_paths = frozenset({"/healthz", "/readyz", "/metrics"})
     guard = _Guard(keys, limits, clocks)
     app = web.Application(
         middlewares=[
-            _answering(limits, clocks, observe, new_request_id),
+            _answering(limits, clocks, observe, new_request_id, caller),
             _verifying(guard, open_paths),
         ],
         client_max_size=limits.max_body_bytes,
     )
     base = "" if limits.proxy_strips_base_path else limits.base_path
-    routes = _Routes(service, ready, metrics)
+    routes = _Routes(service, ready, metrics, caller)
     one, many = base + r"/repo/{repo_id:[^/]*}/secrets/{name:[^/]*}", base + r"/repo/{repo_id:[^/]*}/secrets"
     app.router.add_routes(
         [
@@ -154,8 +157,9 @@ def create_app(
 class _Routes:
     """What each route does, from a verified request to an answer."""
 
-    def __init__(self, service: Service, ready: Readiness, metrics: Callable[[], bytes]) -> None:
+    def __init__(self, service: Service, ready: Readiness, metrics: Callable[[], bytes], caller: Caller) -> None:
         self._service = service
+        self._caller = caller
         self._ready = ready
         self._metrics = metrics
 
@@ -174,6 +178,9 @@ class _Routes:
         exchange = request[EXCHANGE]
         exchange.repository, exchange.repo_id = asked.repo.full_name, asked.repo.id
         exchange.pipeline, exchange.event = asked.pipeline.number, asked.pipeline.event
+        self._caller.is_pipeline(
+            asked.repo.full_name, asked.pipeline.number, asked.pipeline.event, asked.pipeline.branch
+        )
         decision = await self._service.pipeline_secrets(asked)
         given = [one.stored.secret for one in decision.secrets if one.verdict.given]
         exchange.given = [secret.name for secret in given]
@@ -310,7 +317,11 @@ def _verifying(guard: _Guard, open_paths: frozenset[str]) -> Any:
 
 
 def _answering(
-    limits: Limits, clocks: Clocks, observe: Callable[[Exchange], None], new_request_id: Callable[[], str]
+    limits: Limits,
+    clocks: Clocks,
+    observe: Callable[[Exchange], None],
+    new_request_id: Callable[[], str],
+    caller: Caller,
 ) -> Any:
     @web.middleware
     async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -319,7 +330,7 @@ def _answering(
         request[EXCHANGE] = exchange
         try:
             try:
-                with limits.budget.begun():
+                with limits.budget.begun(), caller.begun(exchange.request_id):
                     async with asyncio.timeout(limits.budget.seconds):
                         response = await handler(request)
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer

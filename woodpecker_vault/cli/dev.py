@@ -17,6 +17,7 @@ from rich.console import Console
 
 from woodpecker_vault import config, telemetry
 from woodpecker_vault.budget import Budget
+from woodpecker_vault.caller import Caller
 from woodpecker_vault.cli import openbao, stand_in
 from woodpecker_vault.cli.console import console, table
 from woodpecker_vault.cli.loop import run
@@ -116,7 +117,10 @@ def _settings(server: openbao.OpenBao, key: Ed25519PrivateKey, port: int) -> dic
 async def _write_samples(server: openbao.OpenBao, settings: config.Settings) -> None:
     connection = Connection(server.address)
     budget = Budget(settings.server.request_timeout, time.monotonic)
-    async with open_session(connection) as session, vault_rooms(session, connection, settings, budget) as vault:
+    async with (
+        open_session(connection) as session,
+        vault_rooms(session, connection, settings, budget, Caller()) as vault,
+    ):
         for sample in SAMPLES:
             if sample.metadata:
                 await vault.kv.patch_metadata(sample.path, sample.metadata)

@@ -17,6 +17,7 @@ from aiohttp import web
 from woodpecker_vault import config
 from woodpecker_vault.app import Clocks, Exchange, Limits, create_app
 from woodpecker_vault.budget import Budget
+from woodpecker_vault.caller import Caller
 from woodpecker_vault.keys import KeyFile, Keys, ServerKey
 from woodpecker_vault.paths import PLACEHOLDERS, Template
 from woodpecker_vault.service import Rules, Service
@@ -56,9 +57,10 @@ async def running(settings: config.Settings) -> AsyncIterator[str]:
     ):
         keys = await _keys(settings.woodpecker, web_session)
         budget = Budget(settings.server.request_timeout, time.monotonic)
-        async with vault_rooms(session, connection, settings, budget) as vault:
+        caller = Caller()
+        async with vault_rooms(session, connection, settings, budget, caller) as vault:
             runner = web.AppRunner(
-                _application(settings, vault, keys, budget),
+                _application(settings, vault, keys, budget, caller),
                 access_log=None,
                 auto_decompress=False,  # the digest is of the bytes received
                 shutdown_timeout=settings.server.request_timeout + 1,
@@ -82,12 +84,16 @@ class VaultRooms:
 
 @asynccontextmanager
 async def vault_rooms(
-    session: aiohttp.ClientSession, connection: Connection, settings: config.Settings, budget: Budget
+    session: aiohttp.ClientSession,
+    connection: Connection,
+    settings: config.Settings,
+    budget: Budget,
+    caller: Caller,
 ) -> AsyncIterator[VaultRooms]:
     """The rooms on one pool of connections, with a token that is kept alive until the block ends."""
     auth, cache, mount = settings.vault.auth, settings.vault.cache, settings.secrets.mount
     patience = Patience(budget, connection.max_retries, random.random, asyncio.sleep)
-    sender = Sender(session, connection, patience)
+    sender = Sender(session, connection, patience, caller.headers)
     tokens = Tokens(
         Adapter(sender, auth.namespace or connection.namespace),
         auth,
@@ -145,7 +151,9 @@ async def _kept_going(living: Iterable[Coroutine[Any, Any, None]]) -> AsyncItera
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _application(settings: config.Settings, vault: VaultRooms, keys: Keys, budget: Budget) -> web.Application:
+def _application(
+    settings: config.Settings, vault: VaultRooms, keys: Keys, budget: Budget, caller: Caller
+) -> web.Application:
     locks = Locks(vault.kv, owner=uuid.uuid4().hex, pause=_random_pause)
     metrics = Metrics()
 
@@ -162,6 +170,7 @@ def _application(settings: config.Settings, vault: VaultRooms, keys: Keys, budge
         limits=_limits(settings, budget),
         clocks=Clocks(wall=time.time, steady=time.monotonic),
         new_request_id=lambda: uuid.uuid4().hex,
+        caller=caller,
     )
 
 
