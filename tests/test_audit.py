@@ -1,6 +1,9 @@
 """Vault's audit log beside ours, and the bounds of a token: what README says of both, on a real OpenBao."""
 
 import json
+import os
+import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,31 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.cli import run
 from tests.servers import Admin, Client, pipeline_body, serving, settings
+from tests.test_documents import README, blocks
 from tests.vault.raft import raft
 from woodpecker_vault import __version__
 from woodpecker_vault.cli.openbao import OpenBao
 
-HEADERS = ("X-Request-Id", "X-Woodpecker-Pipeline", "User-Agent")
+
+async def typed(word: str, server: OpenBao, home: Path, **instead: str) -> None:
+    """Type the README's commands that have this in them, with some words replaced."""
+    (commands,) = [block for block in blocks(README, "sh") if word in block]
+    for old, new in instead.items():
+        commands = re.sub(rf"(?<={old}=)\S+", new, commands)
+    await at_a_shell(commands, server, home)
+
+
+async def at_a_shell(commands: str, server: OpenBao, home: Path) -> None:
+    environment = {
+        "BAO_ADDR": server.address,
+        "BAO_TOKEN": server.token,
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    finished = await run("/bin/sh", "-ec", commands, environment=environment)
+    assert finished.code == 0, finished.err
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +49,10 @@ async def audited(
     tmp_path_factory: pytest.TempPathFactory, session: aiohttp.ClientSession, audit_log: Path
 ) -> AsyncIterator[OpenBao]:
     """An OpenBao that writes an audit log, with the headers that README names."""
+    home = tmp_path_factory.mktemp("audited")
     device = f'audit "file" "to-file" {{\noptions = {{ file_path = {json.dumps(str(audit_log))} }}\n}}\n'
-    async with raft(tmp_path_factory.mktemp("audited"), session, device) as node:
-        for name in HEADERS:
-            status, _ = await node.call("PUT", f"sys/config/auditing/request-headers/{name}", {"hmac": False})
-            assert status == 204
+    async with raft(home, session, device) as node:
+        await typed("request-headers", node.server, home)
         yield node.server
 
 
@@ -79,46 +100,32 @@ async def test_each_request_to_vault_says_for_whom_it_is(
 
 
 async def test_the_service_works_within_all_bounds_of_a_token(
-    bao: OpenBao,
-    admin: Admin,
-    key: Ed25519PrivateKey,
-    folder: Path,
-    repo_id: int,
+    bao: OpenBao, admin: Admin, key: Ed25519PrivateKey, folder: Path, repo_id: int
 ) -> None:
     await admin.put(f"woodpecker/repo/{repo_id}/token", "x")
-    policy = """
-    path "secret/data/woodpecker/*" { capabilities = ["read"] }
-    path "secret/metadata/woodpecker/*" { capabilities = ["list"] }
-    """
-    await admin.call("PUT", "sys/policies/acl/audit-bounds", {"policy": policy})
-    await admin.call("POST", "sys/auth/bounds", {"type": "approle"})
+    (policy,) = blocks(README, "hcl")
+    await admin.call("PUT", "sys/policies/acl/woodpecker-vault", {"policy": policy})
+    await admin.call("POST", "sys/auth/approle", {"type": "approle"})
     try:
-        role = {
-            "token_policies": ["audit-bounds"],
-            "token_ttl": "5m",
-            "token_max_ttl": "1h",
-            "token_num_uses": 40,
-            "token_bound_cidrs": ["127.0.0.1/32"],
-            "secret_id_bound_cidrs": ["127.0.0.1/32"],
-        }
-        status, _ = await admin.call("POST", "auth/bounds/role/ci", role)
-        assert status == 204
-        _, role_id = await admin.call("GET", "auth/bounds/role/ci/role-id")
-        _, secret_id = await admin.call("POST", "auth/bounds/role/ci/secret-id")
-        login = {
+        here = {"token_bound_cidrs": "127.0.0.1/32", "secret_id_bound_cidrs": "127.0.0.1/32", "token_num_uses": "40"}
+        await typed("token_bound_cidrs", bao, folder, **here)
+        _, role_id = await admin.call("GET", "auth/approle/role/woodpecker-vault/role-id")
+        _, secret_id = await admin.call("POST", "auth/approle/role/woodpecker-vault/secret-id")
+        document = settings(key, bao)
+        document["vault.auth"] = {
             "method": "approle",
-            "mount": "bounds",
             "role_id": role_id["data"]["role_id"],
             "secret_id": secret_id["data"]["secret_id"],
         }
-        document = settings(key, bao)
-        document["vault.auth"] = login
         async with serving(folder, document) as service:
             client = Client(admin.session, service.url, key)
             for _ in range(30):  # more uses than a token has
                 assert set(await client.secrets(repo={"id": repo_id})) == {"token"}
+            await at_a_shell("bao lease revoke -prefix auth/approle/login", bao, folder)
+            assert set(await client.secrets(repo={"id": repo_id})) == {"token"}
     finally:
-        await admin.call("DELETE", "sys/auth/bounds")
+        await admin.call("DELETE", "sys/auth/approle")
+        await admin.call("DELETE", "sys/policies/acl/woodpecker-vault")
 
 
 async def test_from_elsewhere_a_bound_token_is_worth_nothing(bao: OpenBao, admin: Admin) -> None:
