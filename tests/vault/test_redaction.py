@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -97,9 +97,8 @@ class TestStriking:
         assert time.monotonic() - started < 2
 
 
-@given(st.text(max_size=1000))
+@given(st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=1000))
 def test_a_shortened_text_begins_as_the_text_does(text: str) -> None:
-    assume(text.isprintable() and "  " not in text and text == text.strip())
     assert shortened(text) == (text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
 
 

@@ -34,6 +34,10 @@ class Redaction:
 
     def of(self, text: str) -> str:
         """The text as it may be shown."""
+        return shortened(self.struck(text))
+
+    def struck(self, text: str) -> str:
+        """The text without the secrets, else as it is, as far as it is read at all."""
         text = text[:_MOST_READ]
         try:
             quoted = {form for secret in self._secrets() for form in _forms(secret) if form in text}
@@ -44,7 +48,7 @@ class Redaction:
                 text = text.replace(form, _STRUCK)
             else:
                 text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", _STRUCK, text)
-        return shortened(text)
+        return text
 
     def _secrets(self) -> Iterator[str]:
         yield from (value for name, value in self._headers.items() if name.lower() in _TOKEN_HEADERS)

@@ -156,7 +156,8 @@ class Sender:
                 where, outcome = await self._redirected(outcome, address, call)
             outcome = await self._believed(outcome, where)
             if not (outcome.location or _did_nothing(outcome, call) or _broke(outcome, call)):
-                self._addresses.prefer(where)
+                if not outcome.is_foreign:
+                    self._addresses.prefer(where)
                 return outcome
         return outcome
 
@@ -214,14 +215,10 @@ class Sender:
                 reply = _reply(call, response, await response.read())
         except aiohttp.ClientResponseError as error:
             # Its text quotes what came in place of HTTP, which may be an echo of what we sent.
-            said = Redaction(call.headers, call.body.get("json")).of(error.message)
-            raise aiohttp.ClientResponseError(
-                aiohttp.RequestInfo(error.request_info.url, call.method, CIMultiDictProxy(CIMultiDict())),
-                (),
-                status=error.status,
-                message=said,
-            ) from None
-        if reply.word is Word.VAULT and not reply.location:
+            said = Redaction(call.headers, call.body.get("json")).struck(error.message)
+            without_headers = aiohttp.RequestInfo(error.request_info.url, call.method, CIMultiDictProxy(CIMultiDict()))
+            raise type(error)(without_headers, (), status=error.status, message=said) from None
+        if reply.word is Word.VAULT and reply.document is not None:
             self._addresses.show(address)
         return reply
 
