@@ -10,10 +10,27 @@ PACKAGE = "woodpecker_vault"
 HOUSE = Path(__file__).parent.parent / PACKAGE
 
 PURE = ("errors", "exact_json", "signature", "replay", "woodpecker", "paths", "entries", "access")
-ROOMS = (*PURE, "budget", "tasks", "vault", "service", "keys", "app", "config", "telemetry", "cli", "__main__")
+ROOMS = (
+    *PURE,
+    "budget",
+    "tasks",
+    "watched",
+    "sparing",
+    "tls",
+    "pool",
+    "vault",
+    "service",
+    "keys",
+    "app",
+    "listener",
+    "config",
+    "telemetry",
+    "cli",
+    "__main__",
+)
 FREE_FOR_ALL = "__init__"
 
-MAY_IMPORT = {"hvac": {"vault"}, "botocore": {"vault"}, "aiohttp": {"vault", "keys", "app", "cli"}}
+MAY_IMPORT = {"hvac": {"vault"}, "botocore": {"vault"}, "aiohttp": {"pool", "vault", "keys", "app", "listener", "cli"}}
 """Who may import these; others not."""
 
 IMPURE = {
