@@ -190,8 +190,8 @@ class Listener:
         self._sparing = sparing
         self._waiting = Waiting(bounds.most)
         self._sockets: list[socket.socket] = []
-        self._accepting: list[asyncio.Task[None]] = []
-        self._opening: set[asyncio.Task[None]] = set()
+        self._pausing: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._opening: dict[asyncio.Task[None], socket.socket] = {}
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen; the first address and port of those that are listened at.
@@ -202,40 +202,54 @@ class Listener:
         self._sockets = await _bound(host, port)
         for one in self._sockets:
             one.listen(_BACKLOG)
-        self._accepting = [asyncio.ensure_future(self._accept(one)) for one in self._sockets]
+            self._listen_to(one)
         found: tuple[str, int] = self._sockets[0].getsockname()[:2]
         return found
 
     async def stop(self) -> None:
         """Accept no more connections. Those that are open are the server's to close."""
-        await _end(self._accepting)
+        for pause in self._pausing.values():
+            pause.cancel()
         for one in self._sockets:
+            asyncio.get_running_loop().remove_reader(one)
             one.close()
-        await _end(self._opening)
+        opening = list(self._opening)
+        for task in opening:
+            task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
 
-    async def _accept(self, listening: socket.socket) -> None:
+    def _listen_to(self, listening: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        """Accept one connection; if there are more, the loop calls again."""
+        try:
+            accepted, peer = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            self._not_now(listening, error)
+            return
+        if not self._room_for(peer):
+            accepted.close()
+            return
+        accepted.setblocking(False)  # noqa: FBT003 - it takes no keyword
+        task = asyncio.ensure_future(self._open(accepted, peer))
+        self._opening[task] = accepted
+        self._waiting.add(task, task.cancel)
+        task.add_done_callback(self._opened)
+
+    def _not_now(self, listening: socket.socket, error: OSError) -> None:
+        """Nothing can be accepted: wait a moment, as it would be tried again at once."""
+        if error.errno in _EXHAUSTED:
+            self._waiting.make_room()
+            self._sparing.warn(
+                "no connection can be accepted: the service has no file descriptor left, raise its limit (ulimit -n)",
+                error.strerror or "",
+            )
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, peer = await loop.sock_accept(listening)
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._waiting.make_room()
-                    self._sparing.warn(
-                        "no connection can be accepted: the service has no file descriptor left, raise its limit"
-                        " (ulimit -n)",
-                        error.strerror or "",
-                    )
-                await asyncio.sleep(_PAUSE)
-                continue
-            if self._room_for(peer):
-                task = asyncio.ensure_future(self._open(accepted, peer))
-                self._opening.add(task)
-                self._waiting.add(task, task.cancel)
-                task.add_done_callback(self._opened)
-            else:
-                accepted.close()
-            await asyncio.sleep(0)  # accepting from a full queue does not wait by itself
+        loop.remove_reader(listening)
+        self._pausing[listening] = loop.call_later(_PAUSE, self._listen_to, listening)
 
     def _room_for(self, peer: Any) -> bool:
         if not self._waiting.full:
@@ -252,7 +266,9 @@ class Listener:
         return made
 
     def _opened(self, task: asyncio.Task[None]) -> None:
-        self._opening.discard(task)
+        accepted = self._opening.pop(task)
+        if task.cancelled():  # perhaps before it began
+            accepted.close()
         self._waiting.remove(task)
 
     async def _open(self, accepted: socket.socket, peer: Any) -> None:
@@ -266,9 +282,6 @@ class Listener:
             accepted.close()
             if tls is not None:
                 self._sparing.warn("a TLS handshake failed", _handshake_trouble(error), peer=_shown(peer))
-        except asyncio.CancelledError:
-            accepted.close()
-            raise
 
     def _connection(self) -> Connection:
         return Connection(self._server, self._waiting, self._bounds)
@@ -296,13 +309,6 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
             raise OSError(errno.EADDRNOTAVAIL, "no such address on this machine")
         undo.pop_all()
     return sockets
-
-
-async def _end(tasks: "list[asyncio.Task[None]] | set[asyncio.Task[None]]") -> None:
-    ending = list(tasks)
-    for task in ending:
-        task.cancel()
-    await asyncio.gather(*ending, return_exceptions=True)
 
 
 def _handshake_trouble(error: OSError) -> str:
