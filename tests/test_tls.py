@@ -5,78 +5,21 @@ import datetime as dt
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 import aiohttp
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
-    NoEncryption,
     PrivateFormat,
 )
-from cryptography.x509.oid import NameOID
 
+from tests.certificates import DAY, LOOPBACK, NOW, Signed, leaf, plain_authority, signed
 from woodpecker_vault.tls import Peer, authority_files, load_pair, serving, trouble, trusting
 
 VAULT = Peer("Vault", "vault.address", "vault.ca_cert", "vault.tls_server_name", "vault.client_cert")
-NOW = dt.datetime.now(dt.UTC)
-DAY = dt.timedelta(days=1)
-LOOPBACK = x509.IPAddress(ip_address("127.0.0.1"))
-
-
-@dataclass(frozen=True)
-class Signed:
-    """A certificate and its private key."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-    def write(self, folder: Path, name: str) -> tuple[str, str]:
-        """Files of both."""
-        certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-        certificate.write_bytes(self.certificate.public_bytes(Encoding.PEM))
-        key.write_bytes(self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        return str(certificate), str(key)
-
-
-def signed(
-    name: str,
-    issuer: Signed | None = None,
-    *,
-    extensions: list[tuple[x509.ExtensionType, bool]],
-    start: dt.datetime = NOW - DAY,
-    end: dt.datetime = NOW + DAY,
-) -> Signed:
-    """A certificate with just these extensions, signed by the issuer or by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = x509.CertificateBuilder(
-        issuer_name=issuer.certificate.subject if issuer else subject,
-        subject_name=subject,
-        public_key=key.public_key(),
-        serial_number=x509.random_serial_number(),
-        not_valid_before=start,
-        not_valid_after=end,
-    )
-    for extension, critical in extensions:
-        builder = builder.add_extension(extension, critical=critical)
-    return Signed(builder.sign(issuer.key if issuer else key, SHA256()), key)
-
-
-def plain_authority(name: str = "ca") -> Signed:
-    """As ``openssl`` and home-grown scripts make them: no key identifiers, and basicConstraints not critical."""
-    return signed(name, extensions=[(x509.BasicConstraints(ca=True, path_length=None), False)])
-
-
-def leaf(issuer: Signed, **more: dt.datetime) -> Signed:
-    """A server's certificate for 127.0.0.1, without any key identifier."""
-    return signed("vault", issuer, extensions=[(x509.SubjectAlternativeName([LOOPBACK]), False)], **more)
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -206,11 +149,13 @@ class TestTrouble:
             said = await asked(context, f"https://localhost:{port}/")
         assert said == ("Vault's certificate is for another name: check vault.address, or set vault.tls_server_name.")
 
-    @pytest.mark.parametrize("times", [{"end": NOW - DAY / 2}, {"start": NOW + DAY / 2}], ids=["expired", "not yet"])
+    @pytest.mark.parametrize(
+        "times", [(NOW - DAY, NOW - DAY / 2), (NOW + DAY / 2, NOW + DAY)], ids=["expired", "not yet"]
+    )
     async def test_a_time_that_is_over_or_to_come(
-        self, context: ssl.SSLContext, authority: Signed, tmp_path: Path, times: dict[str, dt.datetime]
+        self, context: ssl.SSLContext, authority: Signed, tmp_path: Path, times: tuple[dt.datetime, dt.datetime]
     ) -> None:
-        async with server(serving(*leaf(authority, **times).write(tmp_path, "vault"))) as port:
+        async with server(serving(*leaf(authority, start=times[0], end=times[1]).write(tmp_path, "vault"))) as port:
             said = await asked(context, f"https://127.0.0.1:{port}/")
         assert said == "Vault's certificate has expired or is not valid yet: renew it, or set the clock."
 
