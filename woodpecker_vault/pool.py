@@ -52,8 +52,6 @@ class Connector(aiohttp.TCPConnector):
         try:
             async with asyncio.timeout(timeout.sock_connect):
                 _, protocol = await self._loop.create_unix_connection(self._factory, path)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError(f"no connection to the socket {path} in time") from error
-        except OSError as error:
+        except OSError as error:  # TimeoutError is one, too
             raise UnixClientConnectorError(path, req.connection_key, error) from error
         return protocol

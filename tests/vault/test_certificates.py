@@ -1,7 +1,10 @@
 """Certificates between the service and a real OpenBao: what is wrong with them, and new ones in their files."""
 
 import asyncio
+import errno
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from tests.vault.raft import Raft
 from woodpecker_vault.cli.openbao import free_port
 from woodpecker_vault.errors import Unavailable
 from woodpecker_vault.vault.connection import Connection
+from woodpecker_vault.vault.faults import translated
 
 
 async def advice(connection: Connection, token: str) -> str:
@@ -50,6 +54,48 @@ class TestTrouble:
             **files,  # type: ignore[arg-type]  # texts, all of them
         )
         assert "check vault.client_cert" in await advice(connection, node.token)
+
+
+class TestWhatStandsBefore:
+    """What is not TLS and not Vault either, and is not the network's fault."""
+
+    @staticmethod
+    @asynccontextmanager
+    async def saying(answer: bytes) -> AsyncIterator[str]:
+        """The address, without a scheme, of something that says this to whatever it hears, and hangs up."""
+
+        async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(16)
+            writer.write(answer)
+            writer.close()
+
+        server = await asyncio.start_server(say, "127.0.0.1", 0)
+        async with server:
+            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    async def test_a_tls_alert_as_the_answer_to_plain_http(self) -> None:
+        async with self.saying(b"\x15\x03\x01\x00\x02\x02\x46") as where:
+            assert await advice(Connection(f"http://{where}"), "x") == "What answers at vault.address wants https://."
+
+    async def test_a_hang_up_as_the_answer_to_plain_http(self) -> None:
+        async with self.saying(b"") as where:
+            assert "https://" in await advice(Connection(f"http://{where}"), "x")
+
+    async def test_a_hang_up_in_the_handshake(self) -> None:
+        async with self.saying(b"") as where:
+            assert "TLS" in await advice(Connection(f"https://{where}"), "x")
+
+    async def test_a_proxy_that_is_not_there(self) -> None:
+        connection = Connection("https://vault.example", proxy=f"http://127.0.0.1:{free_port()}")
+        assert "vault.proxy" in await advice(connection, "x")
+
+    async def test_a_proxy_that_does_not_let_it_through(self) -> None:
+        async with self.saying(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") as where:
+            assert "vault.proxy" in await advice(Connection("https://vault.example", proxy=f"http://{where}"), "x")
+
+    def test_no_file_descriptor_left(self) -> None:
+        with pytest.raises(Unavailable, match="ulimit -n"), translated("do it"):
+            raise OSError(errno.EMFILE, "Too many open files")
 
 
 class TestNewFiles:

@@ -150,7 +150,7 @@ def _advice(error: Exception) -> str:  # noqa: PLR0911 - one per kind of error
                 "Vault cannot be reached: the connection was closed in the TLS handshake, check vault.address"
                 " and vault.client_cert."
             )
-        case aiohttp.ClientResponseError() if _TLS_ALERT in str(error):
+        case aiohttp.ClientResponseError() if _TLS_ALERT in error.message:
             return "What answers at vault.address wants https://."
         case aiohttp.ServerDisconnectedError():
             return (
