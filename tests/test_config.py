@@ -17,10 +17,12 @@ from pydantic import BaseModel, SecretStr
 from tests import models
 from tests.servers import toml
 from woodpecker_vault.cli.stand_in import private_pem, public_pem
-from woodpecker_vault.config import ConfigError, Settings, check, load
+from woodpecker_vault.config import ConfigError, Settings, check, differing, load
 from woodpecker_vault.vault.connection import Connection, tls_context
 from woodpecker_vault.vault.logins import LOGINS
+from woodpecker_vault.vault.logins.approle import AppRole
 from woodpecker_vault.vault.logins.token import Token
+from woodpecker_vault.vault.logins.userpass import Userpass
 
 NO_CHOICE = ("vault", "auth", "mount")
 """Tokens are at one place; other methods have this setting."""
@@ -150,8 +152,11 @@ class TestExample:
         assert [table["method"] for table in tables] == [name for name in METHODS if name != "token"]
         for table in tables:
             login = METHODS[table["method"]]
-            assert set(table) == set(login.model_fields)
+            # Where there is nothing to choose, there is nothing to set.
+            assert set(table) == set(login.model_fields) - ({"mount"} if table["method"] == "none" else set())
             for (key,), default in defaults(login):
+                if key not in table:
+                    continue
                 assert (table[key], type(table[key])) == (default, type(default)), key
 
     def test_a_copy_of_it_takes_the_address_and_token_from_vaults_own_variables(self) -> None:
@@ -501,13 +506,13 @@ class TestWrongValues:
             ({"woodpecker": {"public_keys": [RSA_PEM]}}, "[woodpecker", "ed25519"),
             ({"woodpecker": {"public_keys": [private_pem(KEY).decode()]}}, "[woodpecker", "PEM"),
             ({"woodpecker": {"public_keys": [PEM, ""]}}, "[woodpecker", "PEM"),
-            ({"woodpecker": {"public_key_files": ["/nowhere.pem"]}}, "[woodpecker", "/nowhere.pem: No such file"),
+            ({"woodpecker": {"public_key_files": ["/nowhere.pem"]}}, "[woodpecker", "No such file"),
             ({"woodpecker": {"public_key_files": ["/"]}}, "[woodpecker", "/: Is a directory"),
             ({"woodpecker": {"public_key_files": [__file__]}}, "[woodpecker", "not a PEM public key"),
             ({"woodpecker": {"public_key_files": "key.pem"}}, "[woodpecker] public_key_files", "array"),
             ({"woodpecker": {"server_url": "ci.example.com"}}, "[woodpecker] server_url", "https://"),
             ({"woodpecker": {"server_url": "https://"}}, "[woodpecker] server_url", "https://"),
-            ({"woodpecker": {"token_file": "/nowhere"}}, "[woodpecker] token_file", "/nowhere: No such file"),
+            ({"woodpecker": {"token_file": "/nowhere"}}, "[woodpecker] token_file", "No such file"),
             ({"woodpecker": {"max_age": 0}}, "[woodpecker] max_age", "greater than 0"),
             ({"woodpecker": {"max_age": 1e9}}, "[woodpecker] max_age", "3600"),
             ({"woodpecker": {"max_clock_skew": -1}}, "[woodpecker] max_clock_skew", "0"),
@@ -518,8 +523,8 @@ class TestWrongValues:
             ({"vault": {"address": "https://vault?x=1"}}, "[vault] address", "https://"),
             ({"vault": {"address": "https://va\nult"}}, "[vault] address", "https://"),
             ({"vault": {"address": "http://vault:99999"}}, "[vault] address", "https://"),
-            ({"vault": {"ca_cert": "/nowhere.pem"}}, "[vault] ca_cert", "/nowhere.pem: No such file"),
-            ({"vault": {"ca_path": "/nowhere"}}, "[vault] ca_path", "/nowhere"),
+            ({"vault": {"ca_cert": "/nowhere.pem"}}, "[vault] ca_cert", "No such file"),
+            ({"vault": {"ca_path": "/nowhere"}}, "[vault] ca_path", "No such file"),
             ({"vault": {"client_cert": "/nowhere.pem"}}, "[vault] client_cert", "No such file"),
             ({"vault": {"client_key": __file__}}, "[vault]", "client_cert"),
             ({"vault": {"skip_verify": "perhaps"}}, "[vault] skip_verify", "boolean"),
@@ -648,15 +653,18 @@ class TestLogin:
             (
                 {"method": "approle", "role_id_file": "/nowhere", "secret_id_file": "/nowhere"},
                 [
-                    "[vault.auth] role_id_file: /nowhere: No such file or directory",
-                    "[vault.auth] secret_id_file: /nowhere: No such file or directory",
+                    "[vault.auth] role_id_file: No such file or directory",
+                    "[vault.auth] secret_id_file: No such file or directory",
                 ],
             ),
             (
                 {"method": "kubernetes"},
                 [
                     '[vault.auth] role: set it, as method = "kubernetes" needs it',
-                    f"[vault.auth] jwt_file: {SERVICE_ACCOUNT}: No such file or directory",
+                    (
+                        f"[vault.auth] jwt_file: not set, and there is no {SERVICE_ACCOUNT}:"
+                        " this is not a pod with a service account's token"
+                    ),
                 ],
             ),
             ({"method": "jwt"}, ['[vault.auth] jwt_file: set it, as method = "jwt" needs it']),
@@ -774,6 +782,54 @@ class TestCertificates:
 class TestPastedInsteadOfAPath:
     """What belongs into a file, written where the file's path belongs."""
 
+    @pytest.mark.parametrize(
+        "secret",
+        ["hunter2", "hunter2/x", "/hunter2", "/etc/hunter2", "./hunter2", "hunter2.pem", "hvs.hunter2", "hunter2\n"],
+    )
+    @pytest.mark.parametrize(
+        ("table", "setting"),
+        [
+            ({"method": "token"}, "token_file"),
+            ({"method": "approle"}, "role_id_file"),
+            ({"method": "approle", "role_id": "x"}, "secret_id_file"),
+            ({"method": "kubernetes", "role": "x"}, "jwt_file"),
+            ({"method": "jwt"}, "jwt_file"),
+            ({"method": "userpass", "username": "x"}, "password_file"),
+            ({"method": "ldap", "username": "x"}, "password_file"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else value["method"],
+    )
+    def test_a_secret_is_not_shown_whatever_it_looks_like(
+        self, table: dict[str, str], setting: str, secret: str
+    ) -> None:
+        (line,) = problems({**document(), "vault": {"address": "http://v:8200", "auth": {**table, setting: secret}}})
+        assert line.startswith(f"[vault.auth] {setting}: ")
+        assert "hunter2" not in line
+
+    @pytest.mark.parametrize(
+        ("section", "setting"),
+        [
+            ("server", "tls_cert"),
+            ("server", "tls_key"),
+            ("woodpecker", "public_key_files"),
+            ("woodpecker", "token_file"),
+            ("woodpecker", "ca_cert"),
+            ("vault", "ca_cert"),
+            ("vault", "ca_path"),
+            ("vault", "client_cert"),
+            ("vault", "client_key"),
+        ],
+    )
+    def test_nor_is_one_in_any_other_place_for_a_path(self, section: str, setting: str) -> None:
+        value = ["/hunter2/x"] if setting == "public_key_files" else "/hunter2/x"
+        text = "\n".join(problems(document(**{section: {setting: value}})))
+        assert setting in text
+        assert "hunter2" not in text
+
+    def test_a_path_at_which_there_is_something_else_is_shown(self, tmp_path: Path) -> None:
+        (line,) = problems(document(woodpecker={"token_file": str(tmp_path)}))
+        assert f"{tmp_path}: Is a directory" in line
+
     def test_a_certificate_and_its_key_are_refused_without_showing_the_key(self) -> None:
         pasted = "-----BEGIN PRIVATE KEY-----\n" + "MC4CAQAwBQYDK2VwBCIEIJ\n" * 20 + "-----END PRIVATE KEY-----\n"
         lines = problems(document(server={"tls_cert": pasted, "tls_key": pasted}))
@@ -783,6 +839,74 @@ class TestPastedInsteadOfAPath:
     def test_a_public_key_is_refused_in_one_line(self) -> None:
         (line,) = problems(document(woodpecker={"public_key_files": [PEM]}))
         assert "public_key_files" in line
+
+
+class TestLineBreaks:
+    """Secrets that are injected into environments, and files that are pasted, often end with one."""
+
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+    @pytest.mark.parametrize("variable", ["VAULT_TOKEN", "BAO_TOKEN", "WOODPECKER_VAULT_VAULT__AUTH__TOKEN"])
+    def test_behind_a_token_in_the_environment_it_does_not_count(self, variable: str, end: str) -> None:
+        loaded = check(logging_in(), {variable: f"hvs.the-token{end}"})
+        assert loaded.vault.auth == Token(token=SecretStr("hvs.the-token"))
+
+    def test_behind_an_address_in_the_environment_neither(self) -> None:
+        given = {"woodpecker": {"public_keys": [PEM]}}
+        loaded = check(given, {"VAULT_ADDR": "http://vault:8200\n", "VAULT_TOKEN": "x"})
+        assert loaded.vault.address == "http://vault:8200"
+
+    def test_a_token_that_is_only_one_is_none(self, tmp_path: Path) -> None:
+        (line,) = problems(logging_in(), {"VAULT_TOKEN": "\n", "HOME": str(tmp_path)})
+        assert "VAULT_TOKEN" in line
+
+    def test_behind_secrets_in_the_settings_it_does_not_count(self) -> None:
+        auth = check(logging_in(method="approle", role_id="role\n", secret_id="secret\r\n"), {}).vault.auth
+        assert isinstance(auth, AppRole)
+        assert (auth.role_id, auth.secret_id.get_secret_value()) == ("role", "secret")
+
+    def test_a_password_keeps_its_blanks(self) -> None:
+        auth = check(logging_in(method="userpass", username="x", password=" two words \n"), {}).vault.auth
+        assert isinstance(auth, Userpass)
+        assert auth.password.get_secret_value() == " two words "
+
+    def test_a_token_of_two_lines_is_refused_and_not_shown(self) -> None:
+        (line,) = problems(logging_in(token="hunter2\nhunter3"), {})
+        assert "[vault.auth] token: must be one line" in line
+        assert "hunter" not in line
+
+
+class TestSockets:
+    def test_an_address_may_be_one_and_stand_beside_others(self) -> None:
+        loaded = check(document(vault={"address": ["unix:///run/a.sock", "https://vault:8200/"]}), {})
+        assert loaded.vault.address == "unix:///run/a.sock,https://vault:8200"
+
+    @pytest.mark.parametrize(
+        "address", ["unix://", "unix:///", "unix:/run/a.sock", "unix://run/a.sock", "unix:///a\nb"]
+    )
+    def test_one_without_a_whole_path_is_refused(self, address: str) -> None:
+        (line,) = problems(document(vault={"address": address}))
+        assert '[vault] address: must be like "unix:///run/vault/agent.sock"' in line
+
+    def test_a_certificate_cannot_log_in_over_it(self, certificates: Path) -> None:
+        auth = {"method": "cert"}
+        client = str(certificates / "client-both.pem")
+        vault = {"address": "unix:///run/a.sock", "auth": auth, "client_cert": client}
+        (line,) = problems({**document(), "vault": vault})
+        assert "needs an address with https" in line
+
+
+class TestDiffering:
+    def test_equal_settings_do_not_differ(self) -> None:
+        assert differing(check(document(), {}), check(document(), {})) == []
+
+    def test_what_differs_is_named_without_its_values(self) -> None:
+        other = check(document(server={"port": 1}, vault={"timeout": 1.0, "auth": {"token": "hunter2"}}), {})
+        found = differing(check(document(), {}), other)
+        assert found == ["[server] port", "[vault] timeout", "[vault.auth] token"]
+
+    def test_another_login_is_one_difference(self) -> None:
+        other = check({**document(), "vault": {"address": "http://vault.example:8200", "auth": {"method": "none"}}}, {})
+        assert differing(check(document(), {}), other) == ["[vault.auth]"]
 
 
 class TestSecrecy:

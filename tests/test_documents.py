@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from tests import models
+from tests.agent import agent
 from tests.cli import run
 from tests.servers import Admin, Client, serving, settings
 from woodpecker_vault import __version__
@@ -308,6 +309,32 @@ class TestLoggingIn:
         document = settings(key, bao)
         document["vault.auth"] = self.auth("approle", tmp_path)
         async with serving(tmp_path, document) as service:
+            client = Client(session, service.url, key)
+            assert (await client.secrets(repo={"id": repo_id}))["x"]["value"] == "x-value"
+
+    async def test_behind_an_agent_the_service_answers(
+        self,
+        *,
+        tmp_path: Path,
+        typed: Callable[[str], Awaitable[str]],
+        bao: OpenBao,
+        admin: Admin,
+        key: Ed25519PrivateKey,
+        session: aiohttp.ClientSession,
+        repo_id: int,
+    ) -> None:
+        await typed("auth enable approle")
+        _, answer = await admin.call("POST", "auth/approle/role/woodpecker-vault/secret-id", {})
+        (tmp_path / "secret-id").write_text(answer["data"]["secret_id"])
+        await admin.put(f"woodpecker/repo/{repo_id}/x", "x-value")
+        (configuration,) = blocks(README, "conf")
+        configuration, replaced = re.subn(
+            r'(?<=^  address = )"https://[^"]+"', f'"{bao.address}"', configuration, flags=re.MULTILINE
+        )
+        assert replaced == 1
+        document = settings(key, bao, vault={"address": f"unix://{tmp_path}/agent.sock"})
+        document["vault.auth"] = self.auth("none", tmp_path)
+        async with agent(tmp_path, configuration, "agent.sock"), serving(tmp_path, document) as service:
             client = Client(session, service.url, key)
             assert (await client.secrets(repo={"id": repo_id}))["x"]["value"] == "x-value"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,10 +20,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.clock import Clock
 from tests.servers import Client, pipeline_body, serving, settings
-from woodpecker_vault import config, keys
+from woodpecker_vault import config, keys, tls
 from woodpecker_vault.cli import wiring
 from woodpecker_vault.cli.openbao import OpenBao, free_port
 from woodpecker_vault.cli.stand_in import public_pem
+from woodpecker_vault.errors import NoKeyYet
 from woodpecker_vault.keys import KeyFile, Keys, ServerKey
 
 A, B, C = (Ed25519PrivateKey.generate() for _ in range(3))
@@ -257,15 +259,16 @@ class TestRefresh:
         assert await server_key.refresh() is True
         assert server_key.keys() == (PUBLIC_A,)
 
-    async def test_it_asks_at_most_once_a_minute_however_many_signatures_fail(
+    async def test_it_asks_at_most_every_five_seconds_however_many_signatures_fail(
         self, server_key: ServerKey, woodpecker: Woodpecker, clock: Clock
     ) -> None:
         await server_key.first()
-        for second in range(60):
-            clock.at = 1000.0 + second
+        start = clock.at
+        for step in range(50):
+            clock.at = start + step / 10
             assert await server_key.refresh() is False
         assert woodpecker.asked == 2
-        clock.at = 1060.0
+        clock.at = start + 5
         for _ in range(10):
             assert await server_key.refresh() is False
         assert woodpecker.asked == 3
@@ -277,11 +280,11 @@ class TestRefresh:
         for _ in range(10):
             assert await server_key.refresh() is False
         assert woodpecker.asked == 1
-        clock.at += 60
+        clock.at += 5
         woodpecker.serve(A)
         assert await server_key.refresh() is True
 
-    async def test_a_key_that_changes_within_a_minute_of_the_start_is_found_at_once(
+    async def test_a_key_that_changes_right_after_the_start_is_found_at_once(
         self, server_key: ServerKey, woodpecker: Woodpecker, clock: Clock
     ) -> None:
         await server_key.first()
@@ -290,12 +293,12 @@ class TestRefresh:
         assert await server_key.refresh() is True
         assert server_key.keys() == (PUBLIC_A, PUBLIC_B)
 
-    async def test_a_key_that_changes_within_a_minute_of_the_last_look_is_found_when_the_minute_is_over(
+    async def test_a_key_that_changes_right_after_the_last_look_is_found_five_seconds_later(
         self, server_key: ServerKey, woodpecker: Woodpecker, clock: Clock
     ) -> None:
         await server_key.refresh()
         woodpecker.serve(B)
-        clock.at += 59.9
+        clock.at += 4.9
         assert await server_key.refresh() is False
         assert server_key.keys() == (PUBLIC_A,)
         clock.at += 0.1
@@ -436,6 +439,133 @@ class TestRefresh:
         assert server_key.keys() == (PUBLIC_A,)
 
 
+class TestLive:
+    async def test_it_asks_until_there_is_a_key_and_waits_longer_each_time_but_never_long(
+        self, server_key: ServerKey, woodpecker: Woodpecker
+    ) -> None:
+        pauses: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 6:
+                woodpecker.serve(A)
+
+        woodpecker.status = 503
+        await server_key.live(sleep)
+        assert server_key.keys() == (PUBLIC_A,)
+        assert pauses == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+        assert woodpecker.asked == 7
+
+    async def test_with_a_key_it_does_nothing(self, server_key: ServerKey, woodpecker: Woodpecker) -> None:
+        await server_key.first()
+        await server_key.live(asyncio.sleep)
+        assert woodpecker.asked == 1
+
+
+class TestFailure:
+    """What is said of a fetch that fails: what is so, once, and with what to do."""
+
+    async def test_no_key_stays_where_there_is_none(
+        self, server_key: ServerKey, woodpecker: Woodpecker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        woodpecker.status = 503
+        for _ in range(3):
+            await server_key.first()
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert message == "Woodpecker's public key could not be fetched; it is tried again"
+
+    async def test_the_one_that_was_fetched_stays(
+        self, server_key: ServerKey, woodpecker: Woodpecker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await server_key.first()
+        woodpecker.status = 503
+        await server_key.first()
+        (message,) = [record.getMessage() for record in caplog.records]
+        assert message.endswith("the one that was fetched before stays")
+
+    async def test_another_cause_is_said_and_the_same_one_again_after_it_went_well(
+        self, server_key: ServerKey, woodpecker: Woodpecker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for status in (503, 503, 404, 404, 200, 404):
+            woodpecker.status = status
+            await server_key.first()
+        causes = [record.__dict__["cause"] for record in caplog.records if record.levelname == "WARNING"]
+        assert causes == ["status 503", "status 404", "status 404"]
+
+    @pytest.mark.parametrize(
+        ("status", "body", "words"),
+        [
+            (401, b"", "woodpecker.token_file"),
+            (403, b"", "woodpecker.token_file"),
+            (404, b"", "404"),
+            (200, b"<html>", "not an ed25519 public key"),
+            (200, b"\xff\xfe", "not text"),
+        ],
+    )
+    async def test_it_says_what_to_do(
+        self, server_key: ServerKey, woodpecker: Woodpecker, status: int, body: bytes, words: str
+    ) -> None:
+        woodpecker.status, woodpecker.body = status, body
+        await server_key.first()
+        assert words in server_key.failure
+        woodpecker.serve(A)
+        await server_key.first()
+        assert server_key.failure == ""
+
+    async def test_a_server_that_is_gone_is_to_be_looked_at(self, session: aiohttp.ClientSession, clock: Clock) -> None:
+        server_key = ServerKey(session, f"http://127.0.0.1:{free_port()}", str, clock)
+        await server_key.first()
+        assert "cannot be reached" in server_key.failure
+
+    async def test_a_password_in_the_address_is_not_logged(
+        self, session: aiohttp.ClientSession, woodpecker: Woodpecker, clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        woodpecker.status = 500
+        address = woodpecker.url.replace("http://", "http://ci:hunter2@")
+        await ServerKey(session, address, str, clock).first()
+        assert "hunter2" not in str([record.__dict__ for record in caplog.records])
+
+
+class TestOwnAuthority:
+    """A Woodpecker server whose certificate a private authority signed."""
+
+    @pytest.fixture
+    async def https(self, tmp_path: Path) -> AsyncIterator[str]:
+        """Its address; the authority is in ``ca.pem``, one that did not sign in ``other.pem``."""
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+        certificate = authority.issue_cert("127.0.0.1")
+        certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
+        played = Woodpecker()
+        played.serve(A)
+        played.open.set()
+        app = web.Application()
+        app.router.add_get("/api/signature/public-key", played.handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        both = str(tmp_path / "both.pem")
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls.serving(both, both)).start()
+        yield f"https://127.0.0.1:{runner.addresses[0][1]}"
+        await runner.cleanup()
+
+    @pytest.mark.parametrize("authority", ["ca.pem", "other.pem"])
+    async def test_the_key_is_fetched_only_if_woodpecker_ca_cert_is_that_authority(
+        self, *, https: str, tmp_path: Path, bao: OpenBao, session: aiohttp.ClientSession, authority: str
+    ) -> None:
+        given = TestServiceThatKnowsOnlyTheServersAddress.settings_in_process(
+            bao, server_url=https, ca_cert=str(tmp_path / authority)
+        )
+        async with wiring.running(given) as url:
+            reply = await asking(session, url, A).send("POST", "/secrets", pipeline_body())
+            key = (await asking(session, url, A).raw("GET", "/readyz", None, {})).json["checks"]["key"]
+        if authority == "ca.pem":
+            assert (reply.status, key) == (200, {"ok": True})
+        else:
+            assert reply.status == 503
+            assert "not trusted: set woodpecker.ca_cert" in key["detail"]
+
+
 class TestConfirm:
     @pytest.fixture
     async def changed(self, server_key: ServerKey, woodpecker: Woodpecker, clock: Clock) -> ServerKey:
@@ -569,6 +699,32 @@ class TestKeys:
         assert await combined.refresh() is False
         assert combined.current() == [PUBLIC_A]
 
+    async def test_with_a_key_nothing_is_missing(self) -> None:
+        assert Keys([PUBLIC_A]).missing() == ""
+
+    async def test_without_any_nobody_can_be_verified_and_what_is_missing_is_said(
+        self, server_key: ServerKey, woodpecker: Woodpecker
+    ) -> None:
+        woodpecker.status = 401
+        await server_key.first()
+        combined = Keys(server=server_key)
+        with pytest.raises(NoKeyYet, match="no public key"):
+            combined.current()
+        assert "woodpecker.token_file" in combined.missing()
+
+    async def test_reload_reads_files_and_asks_the_server(
+        self, server_key: ServerKey, woodpecker: Woodpecker, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "key.pem"
+        path.write_text(public_pem(C))
+        combined = Keys(files=[KeyFile(str(path))], server=server_key)
+        before = path.stat()
+        path.write_text(public_pem(B))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as if nothing had changed
+        await combined.reload()
+        assert combined.current() == [PUBLIC_B, PUBLIC_A]
+        assert woodpecker.asked == 1
+
     async def test_refresh_and_confirm_reach_the_server(
         self, server_key: ServerKey, woodpecker: Woodpecker, clock: Clock
     ) -> None:
@@ -627,7 +783,7 @@ class TestServiceThatKnowsOnlyTheServersAddress:
         woodpecker: Woodpecker,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(keys, "_FETCH_INTERVAL", 0.0)  # a minute is long
+        monkeypatch.setattr(keys, "_FETCH_INTERVAL", 0.0)  # nobody waits
         async with wiring.running(self.settings_in_process(bao, server_url=woodpecker.url)) as url:
             old, new = asking(session, url, A), asking(session, url, B)
             assert (await old.send("POST", "/secrets", pipeline_body())).status == 200
@@ -652,35 +808,35 @@ class TestServiceThatKnowsOnlyTheServersAddress:
             assert (await new.send("POST", "/secrets", pipeline_body(), headers=digest)).status == 401
             assert (await asking(session, url, A).send("POST", "/secrets", pipeline_body())).status == 200
 
-    async def test_it_waits_at_start_for_a_server_that_comes_up_after_it(
+    async def test_it_starts_without_the_server_is_not_ready_and_answers_as_soon_as_there_is_a_key(
         self, bao: OpenBao, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(wiring, "_KEY_PAUSE", 0.01)
-        monkeypatch.setattr(wiring, "_KEY_ATTEMPTS", 1000)
+        monkeypatch.setattr(keys, "_PAUSES", (0.01, 0.01))
         port = free_port()
-        started = asyncio.Event()
-        done = asyncio.Event()
-        urls = []
-
-        async def serve() -> None:
-            async with wiring.running(self.settings_in_process(bao, server_url=f"http://127.0.0.1:{port}")) as url:
-                urls.append(url)
-                started.set()
-                await done.wait()
-
-        task = asyncio.ensure_future(serve())
-        played = Woodpecker(status=503)
-        played.open.set()
-        async with playing(played, port):
-            while played.asked < 3:
-                assert not task.done()
-                await asyncio.sleep(0.005)
-            assert not started.is_set()
-            played.serve(A)
-            await asyncio.wait_for(started.wait(), 5)
-            assert (await asking(session, urls[0], A).send("POST", "/secrets", pipeline_body())).status == 200
-        done.set()
-        await task
+        async with wiring.running(self.settings_in_process(bao, server_url=f"http://127.0.0.1:{port}")) as url:
+            client = asking(session, url, A)
+            for asked in (client, asking(session, url, B)):
+                reply = await asked.send("POST", "/secrets", pipeline_body())
+                assert reply.status == 503
+                assert reply.headers["Retry-After"]
+                assert reply.json["title"] == "No public key yet"
+            ready = await client.raw("GET", "/readyz", None, {})
+            assert ready.status == 503
+            assert ready.json["status"] == "not ready"
+            assert not ready.json["checks"]["key"]["ok"]
+            assert "woodpecker.server_url" in ready.json["checks"]["key"]["detail"]
+            played = Woodpecker(status=503)
+            played.open.set()
+            async with playing(played, port):
+                while played.asked < 3:  # noqa: ASYNC110 - it asks by itself
+                    await asyncio.sleep(0.005)
+                played.serve(A)
+                async with asyncio.timeout(10):
+                    while (await client.send("POST", "/secrets", pipeline_body())).status != 200:  # noqa: ASYNC110 - see above
+                        await asyncio.sleep(0.005)
+                assert (await asking(session, url, B).send("POST", "/secrets", pipeline_body())).status == 401
+                ready = await client.raw("GET", "/readyz", None, {})
+                assert (ready.status, ready.json["checks"]["key"]) == (200, {"ok": True})
 
     async def test_it_starts_without_the_server_if_it_has_another_key(
         self, bao: OpenBao, session: aiohttp.ClientSession

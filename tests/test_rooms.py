@@ -15,10 +15,15 @@ ROOMS = (
     "budget",
     "caller",
     "tasks",
+    "watched",
+    "sparing",
+    "tls",
+    "pool",
     "vault",
     "service",
     "keys",
     "app",
+    "listener",
     "config",
     "telemetry",
     "cli",
@@ -26,7 +31,7 @@ ROOMS = (
 )
 FREE_FOR_ALL = "__init__"
 
-MAY_IMPORT = {"hvac": {"vault"}, "botocore": {"vault"}, "aiohttp": {"vault", "keys", "app", "cli"}}
+MAY_IMPORT = {"hvac": {"vault"}, "botocore": {"vault"}, "aiohttp": {"pool", "vault", "keys", "app", "listener", "cli"}}
 """Who may import these; others not."""
 
 IMPURE = {

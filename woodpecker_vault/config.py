@@ -26,8 +26,8 @@ from pydantic_core import ErrorDetails
 
 from woodpecker_vault.paths import Template, mount_path
 from woodpecker_vault.signature import load_public_key
-from woodpecker_vault.vault.connection import authority_files
-from woodpecker_vault.vault.files import File, shown
+from woodpecker_vault.tls import authority_files, load_pair
+from woodpecker_vault.vault.files import File, shown, without_line_break
 from woodpecker_vault.vault.logins import LOGINS, Login
 from woodpecker_vault.woodpecker import EVENTS, PULL_REQUEST_EVENTS
 
@@ -90,8 +90,17 @@ def _joined(value: object) -> object:
     return ",".join(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
 
 
-def _urls(text: str) -> str:
-    return ",".join(_url(address.strip()) for address in text.split(","))
+def _addresses(text: str) -> str:
+    return ",".join(_address(address.strip()) for address in text.split(","))
+
+
+def _address(text: str) -> str:
+    """A URL, or a Unix socket as Vault's own tools write it."""
+    if not text.startswith("unix:"):
+        return _url(text)
+    if not text.removeprefix("unix://").startswith("/") or text.endswith("/") or not text.isprintable():
+        raise ValueError('must be like "unix:///run/vault/agent.sock", or "https://host:port"')
+    return text
 
 
 def _pem(text: str) -> str:
@@ -103,9 +112,9 @@ def _key_file(path: str) -> str:
     try:
         load_public_key(Path(path).read_text())
     except OSError as error:
-        raise ValueError(f"{shown(path)}: {error.strerror}") from None
+        raise ValueError(f"{shown(path)}{error.strerror}") from None
     except ValueError as error:
-        raise ValueError(f"{shown(path)}: {error}") from None
+        raise ValueError(f"{shown(path)}{error}") from None
     return path
 
 
@@ -124,12 +133,12 @@ def _check_authorities(file: str, folder: str) -> None:
         for authority in authority_files(file, folder):
             ssl.create_default_context(cafile=authority)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{shown(file or folder)}: {_tls_trouble(error)}") from None
+        raise ValueError(f"{shown(file or folder)}{_tls_trouble(error)}") from None
 
 
 def _check_pair(context: ssl.SSLContext, certificate: str, key: str, name: str) -> None:
     try:
-        context.load_cert_chain(certificate, key or None)
+        load_pair(context, certificate, key)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name} and its key cannot be used: {_tls_trouble(error)}") from None
 
@@ -137,7 +146,9 @@ def _check_pair(context: ssl.SSLContext, certificate: str, key: str, name: str) 
 def _tls_trouble(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return "no PEM certificate, or a key that is not the one of the certificate"
-    return getattr(error, "strerror", None) or "not a path"
+    if isinstance(error, OSError):
+        return error.strerror or "cannot be read"
+    return "the private key is encrypted" if "encrypted" in str(error) else "not a path"
 
 
 def _mount(text: str) -> str:
@@ -208,6 +219,7 @@ class Woodpecker(_Section):
     public_keys: Annotated[list[Annotated[str, AfterValidator(_pem)]], Array] = []
     server_url: Annotated[str, AfterValidator(_url_or_none)] = ""
     token_file: File = ""
+    ca_cert: Annotated[str, AfterValidator(_authority)] = ""
     max_age: Seconds = 30.0
     max_clock_skew: Annotated[float, Field(ge=0, le=3600)] = 5.0
 
@@ -236,7 +248,7 @@ class Cache(_Section):
 class Vault(_Section):
     """``[vault]``: where Vault is."""
 
-    address: Annotated[str, AfterValidator(_urls), BeforeValidator(_joined)]
+    address: Annotated[str, AfterValidator(_addresses), BeforeValidator(_joined)]
     namespace: str = ""
     ca_cert: Annotated[str, AfterValidator(_authority)] = ""
     ca_path: Annotated[str, AfterValidator(_authorities)] = ""
@@ -329,6 +341,20 @@ def check(document: Mapping[str, Any], environment: Mapping[str, str]) -> Settin
         raise ConfigError(lines) from None
 
 
+def differing(one: BaseModel, other: BaseModel, *above: str) -> list[str]:
+    """The settings in which two differ, by name: ``["[vault] timeout"]``."""
+    if type(one) is not type(other):
+        return [f"[{'.'.join(above)}]"]
+    found = []
+    for key in type(one).model_fields:
+        mine, others = getattr(one, key), getattr(other, key)
+        if isinstance(mine, BaseModel) and isinstance(others, BaseModel):
+            found += differing(mine, others, *above, key)
+        elif mine != others:
+            found.append(f"[{'.'.join(above)}] {key}")
+    return found
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text())
@@ -347,7 +373,7 @@ def _put_own_variables(document: dict[str, Any], environment: Mapping[str, str])
     for variable, value in sorted(environment.items()):
         *sections, key = variable.removeprefix(_PREFIX).lower().split("__")
         if variable.startswith(_PREFIX) and sections:
-            _put(document, sections, key, value)
+            _put(document, sections, key, without_line_break(value))
 
 
 def _put_vault_variables(document: dict[str, Any], environment: Mapping[str, str]) -> None:
@@ -369,14 +395,15 @@ def _put_vault_variables(document: dict[str, Any], environment: Mapping[str, str
     if auth.get("token") or auth.get("token_file"):
         return
     remembered = Path(environment.get("HOME") or "/nowhere", ".vault-token")
-    if token := _variable(environment, "TOKEN"):
+    if token := _variable(environment, "TOKEN").strip():
         auth["token"] = token
     elif remembered.is_file():
         auth["token_file"] = str(remembered)
 
 
 def _variable(environment: Mapping[str, str], suffix: str) -> str:
-    return environment.get(f"BAO_{suffix}") or environment.get(f"VAULT_{suffix}") or ""
+    values = (without_line_break(environment.get(f"{prefix}_{suffix}", "")) for prefix in ("BAO", "VAULT"))
+    return next(filter(None, values), "")
 
 
 def _seconds(text: str) -> object:

@@ -129,3 +129,9 @@ class NotVault(Unavailable):
 
 class LoginRefused(Unavailable):
     """Vault answered, but does not let the service log in. Somebody has to mend that; then it works by itself."""
+
+
+class NoKeyYet(Unavailable):
+    """There is no public key yet that could verify anybody's request. Woodpecker may ask again."""
+
+    title = "No public key yet"

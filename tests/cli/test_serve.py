@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import ssl
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,10 +19,9 @@ from tests import servers
 from tests.cli import SCRIPT, Finished, listens, run
 from tests.servers import COMMAND, Client, Proxy, pipeline_body, serving, toml
 from woodpecker_vault import __version__, config
-from woodpecker_vault.cli import wiring
 from woodpecker_vault.cli.openbao import OpenBao, free_port
 from woodpecker_vault.cli.stand_in import public_pem
-from woodpecker_vault.cli.wiring import StartError, running
+from woodpecker_vault.cli.wiring import running
 
 
 def settings(key: Ed25519PrivateKey, bao: OpenBao, **sections: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -257,45 +255,6 @@ class TestRefusal:
         finished = await refused(folder, document)
         assert finished.code == 1
         assert "cannot listen on nowhere.invalid:" in the_line_in(finished)
-
-    async def test_no_public_key_to_be_had_is_exit_code_1_and_a_line_that_says_what_to_do(
-        self, folder: Path, key: Ed25519PrivateKey, bao: OpenBao
-    ) -> None:
-        gone = f"http://127.0.0.1:{free_port()}"
-        file = folder / "config.toml"
-        file.write_text(toml(settings(key, bao, woodpecker={"public_keys": [], "server_url": gone})))
-        less_patient = (
-            "from woodpecker_vault.cli import main, wiring; wiring._KEY_ATTEMPTS = 2; wiring._KEY_PAUSE = 0.01; main()"
-        )
-        finished = await run(sys.executable, "-c", less_patient, "--config", str(file), "serve")
-        assert finished.code == 1
-        assert f"no public key could be had from {gone}" in the_line_in(finished)
-        assert [json.loads(line)["level"] for line in finished.out.splitlines()] == ["warning"] * 2
-
-    async def test_it_asks_for_the_key_for_about_ten_seconds(
-        self, key: Ed25519PrivateKey, bao: OpenBao, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        assert 8 <= wiring._KEY_ATTEMPTS * wiring._KEY_PAUSE <= 12
-        monkeypatch.setattr(wiring, "_KEY_PAUSE", 0.0)
-        asked = []
-
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            asked.append(await reader.readline())
-            writer.close()
-
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        document = {
-            "server": {"host": "127.0.0.1", "port": 0},
-            "woodpecker": {"server_url": f"http://127.0.0.1:{port}"},
-            "vault": {"address": bao.address, "auth": {"token": bao.token}},
-        }
-        async with server:
-            with pytest.raises(StartError, match="no public key could be had"):
-                async with running(config.check(document, {})):
-                    pytest.fail("it started without a key")
-        assert len(asked) >= 20
-        assert public_pem(key) not in str(asked)
 
     @pytest.mark.parametrize("setting", ["tls_cert", "tls_key"])
     async def test_a_certificate_and_key_that_do_not_go_together_are_named(

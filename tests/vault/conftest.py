@@ -7,8 +7,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-import trustme
+from cryptography import x509
 
+from tests.certificates import leaf, plain_authority
 from tests.vault.raft import Raft, raft
 from woodpecker_vault.cli.openbao import free_port
 
@@ -51,19 +52,19 @@ class Tls:
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    """A CA, one that is not trusted, and what they signed. The server's certificate is for :data:`SERVER_NAME` only."""
+    """A private CA as Vault's own tools accept it, one that is not trusted, and what they signed.
+
+    The server's certificate is for :data:`SERVER_NAME` only.
+    """
     made = Tls(tmp_path_factory.mktemp("tls"), free_port(), free_port())
     for prefix in ("", "other-"):
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(made.file(f"{prefix}ca.pem"))
-        client = authority.issue_cert("woodpecker-vault@example.com", common_name="woodpecker-vault")
-        client.private_key_and_cert_chain_pem.write_to_path(made.file(f"{prefix}both.pem"))
-        client.private_key_pem.write_to_path(made.file(f"{prefix}client.key"))
-        client.cert_chain_pems[0].write_to_path(made.file(f"{prefix}client.pem"))
+        authority = plain_authority(f"{prefix}ca")
+        authority.write(made.folder, f"{prefix}ca")
+        client = leaf(authority, "woodpecker-vault", x509.RFC822Name("woodpecker-vault@example.com"))
+        certificate, key = (Path(file) for file in client.write(made.folder, f"{prefix}client"))
+        Path(made.file(f"{prefix}both.pem")).write_bytes(key.read_bytes() + certificate.read_bytes())
         if not prefix:
-            server = authority.issue_cert(SERVER_NAME)
-            server.private_key_pem.write_to_path(made.file("server.key"))
-            server.cert_chain_pems[0].write_to_path(made.file("server.pem"))
+            leaf(authority, "vault", x509.DNSName(SERVER_NAME)).write(made.folder, "server")
     return made
 
 

@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 
 from tests.vault.conftest import Tls
-from woodpecker_vault.vault.connection import Connection, authority_files, open_session, tls_context
+from woodpecker_vault.tls import authority_files
+from woodpecker_vault.vault.connection import Connection, open_session, tls_context
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def serve(context: typer.Context) -> None:
     settings = _settings(context)
     from woodpecker_vault.cli.serve import serve  # noqa: PLC0415 - what one command needs, others need not load
 
-    raise typer.Exit(serve(settings))
+    file = context.find_root().obj
+    raise typer.Exit(serve(settings, lambda: config.load(file, os.environ)))
 
 
 dev_app = typer.Typer(invoke_without_command=True)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from woodpecker_vault.budget import Budget
 from woodpecker_vault.caller import Caller
 from woodpecker_vault.cli import openbao, stand_in
 from woodpecker_vault.cli.console import console, table
-from woodpecker_vault.cli.loop import run
+from woodpecker_vault.cli.loop import STOPS, run
 from woodpecker_vault.cli.wiring import StartError, running, vault_rooms
 from woodpecker_vault.vault.connection import Connection, open_session
 
@@ -54,7 +55,7 @@ def dev(port: int) -> int:
     """Start everything, show it, and wait for Ctrl-C; the exit code."""
     telemetry.configure("info", "console", sys.stdout)
     try:
-        run(_dev(port, console()))
+        run(_dev(port, console()), (*STOPS, signal.SIGHUP))  # the terminal may be closed, too
     except (openbao.NoOpenBao, StartError) as error:
         print(f"woodpecker-vault: {error}", file=sys.stderr)
         return 1

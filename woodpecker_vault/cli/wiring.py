@@ -1,11 +1,12 @@
 """From settings to a running service: the one file in which everything is put together."""
 
 import asyncio
+import logging
 import random
 import ssl
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,13 +19,20 @@ from woodpecker_vault import config
 from woodpecker_vault.app import Clocks, Exchange, Limits, create_app
 from woodpecker_vault.budget import Budget
 from woodpecker_vault.caller import Caller
+from woodpecker_vault.cli.descriptors import for_connections, open_files
+from woodpecker_vault.cli.readiness import with_key
+from woodpecker_vault.cli.reloading import Reloads
 from woodpecker_vault.keys import KeyFile, Keys, ServerKey
+from woodpecker_vault.listener import Bounds, Listener
 from woodpecker_vault.paths import PLACEHOLDERS, Template
+from woodpecker_vault.pool import Connector
 from woodpecker_vault.service import Rules, Service
 from woodpecker_vault.signature import Freshness, load_public_key
+from woodpecker_vault.sparing import Sparing
 from woodpecker_vault.telemetry import Metrics, log_exchange
+from woodpecker_vault.tls import authority_files, serving, trusting
 from woodpecker_vault.vault.cache import CachedFolders, Memory, Timed, Validated
-from woodpecker_vault.vault.connection import Connection, open_session
+from woodpecker_vault.vault.connection import Connection, open_session, watched_tls
 from woodpecker_vault.vault.folders import VaultFolders
 from woodpecker_vault.vault.health import Health
 from woodpecker_vault.vault.kv import KV
@@ -33,9 +41,7 @@ from woodpecker_vault.vault.sending import Patience, Sender
 from woodpecker_vault.vault.shared import SharedReads
 from woodpecker_vault.vault.tokens import Tokens
 from woodpecker_vault.vault.transport import Adapter, AuthenticatedAdapter
-
-_KEY_ATTEMPTS = 20
-_KEY_PAUSE = 0.5
+from woodpecker_vault.watched import Watched
 
 
 class StartError(Exception):
@@ -43,33 +49,49 @@ class StartError(Exception):
 
 
 @asynccontextmanager
-async def running(settings: config.Settings) -> AsyncIterator[str]:
+async def running(settings: config.Settings, reloads: Reloads | None = None) -> AsyncIterator[str]:
     """The service, listening; the URL it answers at.
 
     When it ends, it stops listening, answers what is under way, and then lets go of Vault.
 
+    Args:
+        settings: all of them.
+        reloads: told of everything that can be read again.
+
     Raises:
-        StartError: no public key could be had, or the port is taken.
+        StartError: the port is taken, or a file that was there is not any more.
     """
+    reloads = reloads or Reloads()
+    connection = _connection(settings.vault)
+    try:
+        tls = _server_tls(settings.server)
+        vault_tls = watched_tls(connection) if connection.uses_tls else None
+        woodpecker_tls = _woodpecker_tls(settings.woodpecker) if settings.woodpecker.server_url else None
+    except (OSError, ValueError) as error:
+        raise StartError(f"a certificate or its key cannot be used: {error}") from error
+    for certificates in (tls, vault_tls, woodpecker_tls):
+        if certificates is not None:
+            reloads.add(certificates.reload)
     async with (
-        open_session(connection := _connection(settings.vault)) as session,
-        aiohttp.ClientSession() as web_session,
+        open_session(connection, vault_tls.current if vault_tls else None) as session,
+        aiohttp.ClientSession(connector=Connector(woodpecker_tls.current if woodpecker_tls else None)) as web_session,
     ):
-        keys = await _keys(settings.woodpecker, web_session)
+        keys, server_key = _given_keys(settings.woodpecker, web_session)
+        reloads.add(keys.reload)
         budget = Budget(settings.server.request_timeout, time.monotonic)
         caller = Caller()
-        async with vault_rooms(session, connection, settings, budget, caller) as vault:
+        living = [reloads.live()]
+        if server_key is not None:
+            await server_key.first()  # so that, usually, the first request finds a key
+            living.append(server_key.live(asyncio.sleep))
+        async with vault_rooms(session, connection, settings, budget, caller) as vault, _kept_going(living):
+            reloads.add(vault.log_in_again)
             runner = web.AppRunner(
                 _application(settings, vault, keys, budget, caller),
-                access_log=None,
-                auto_decompress=False,  # the digest is of the bytes received
                 shutdown_timeout=settings.server.request_timeout + 1,
             )
-            await runner.setup()
-            try:
-                yield await _listen(runner, settings.server)
-            finally:
-                await runner.cleanup()
+            async with _listening(runner, settings, tls) as url:
+                yield url
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +102,7 @@ class VaultRooms:
     fresh: VaultFolders
     answers: VaultFolders | CachedFolders
     ready: Health
+    log_in_again: Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -115,7 +138,7 @@ async def vault_rooms(
         folders=folders,
         now=time.monotonic,
     )
-    rooms = VaultRooms(kv, fresh, fresh, ready)
+    rooms = VaultRooms(kv, fresh, fresh, ready, tokens.log_in_again)
     living = [tokens.live()]
     if cache.mode != "off":
         timed = Timed(fresh, ttl=cache.ttl, now=time.monotonic)
@@ -164,7 +187,7 @@ def _application(
     return create_app(
         service=Service(vault.kv, vault.fresh, vault.answers, locks.hold, _rules(settings.secrets)),
         keys=keys,
-        ready=vault.ready,
+        ready=with_key(vault.ready, keys.missing),
         metrics=metrics.text,
         observe=observe,
         limits=_limits(settings, budget),
@@ -174,42 +197,49 @@ def _application(
     )
 
 
-async def _keys(settings: config.Woodpecker, session: aiohttp.ClientSession) -> Keys:
+def _given_keys(settings: config.Woodpecker, session: aiohttp.ClientSession) -> tuple[Keys, ServerKey | None]:
+    server = None
+    if settings.server_url:
+        server = ServerKey(session, settings.server_url, _text_of(settings.token_file), time.monotonic)
     given = [load_public_key(pem) for pem in settings.public_keys]
-    files = [KeyFile(path) for path in settings.public_key_files]
-    if not settings.server_url:
-        return Keys(given, files)
-    server = ServerKey(session, settings.server_url, _text_of(settings.token_file), time.monotonic)
-    attempts = 1 if given or files else _KEY_ATTEMPTS
-    for attempt in range(attempts):
-        if await server.first():
-            break
-        if attempt + 1 < attempts:
-            await asyncio.sleep(_KEY_PAUSE)
-    keys = Keys(given, files, server)
-    if not keys.current():
-        raise StartError(
-            f"no public key could be had from {settings.server_url}: is it the Woodpecker server, and is it up?"
-            " Older releases need woodpecker.token_file."
-        )
-    return keys
+    return Keys(given, [KeyFile(path) for path in settings.public_key_files], server), server
 
 
-async def _listen(runner: web.AppRunner, settings: config.Server) -> str:
-    tls = None
-    if settings.tls_cert:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        try:
-            tls.load_cert_chain(settings.tls_cert, settings.tls_key)
-        except OSError as error:
-            raise StartError(f"server.tls_cert and tls_key cannot be used: {error}") from error
+@asynccontextmanager
+async def _listening(
+    runner: web.AppRunner, settings: config.Settings, tls: Watched[ssl.SSLContext] | None
+) -> AsyncIterator[str]:
+    """The URL at which it listens, until the block ends; then what is under way is answered."""
+    await runner.setup()
     try:
-        await web.TCPSite(runner, settings.host, settings.port, ssl_context=tls).start()
-    except OSError as error:
-        raise StartError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
-    host, port = runner.addresses[0][:2]
-    host = f"[{host}]" if ":" in host else host
-    return f"{'https' if tls else 'http'}://{host}:{port}{settings.base_path}"
+        assert runner.server is not None  # noqa: S101 - it is set up
+        most = for_connections(open_files(), settings.vault.max_connections, Bounds().most)
+        sparing = Sparing(logging.getLogger(__name__), time.monotonic)
+        listener = Listener(runner.server, tls.current if tls else None, Bounds(most=most), sparing)
+        server = settings.server
+        try:
+            host, port = await listener.start(server.host, server.port)
+        except OSError as error:
+            raise StartError(f"cannot listen on {server.host}:{server.port}: {error.strerror}") from error
+        try:
+            host = f"[{host}]" if ":" in host else host
+            yield f"{'https' if tls else 'http'}://{host}:{port}{server.base_path}"
+        finally:
+            await listener.stop()
+    finally:
+        await runner.cleanup()
+
+
+def _server_tls(settings: config.Server) -> Watched[ssl.SSLContext] | None:
+    if not settings.tls_cert:
+        return None
+    files = [Path(settings.tls_cert), Path(settings.tls_key)]
+    return Watched("server.tls_cert or tls_key", lambda: files, lambda: serving(settings.tls_cert, settings.tls_key))
+
+
+def _woodpecker_tls(settings: config.Woodpecker) -> Watched[ssl.SSLContext]:
+    files = authority_files(settings.ca_cert, "")
+    return Watched("woodpecker.ca_cert", lambda: files, lambda: trusting(files))
 
 
 def _connection(settings: config.Vault) -> Connection:

@@ -1,20 +1,27 @@
 """Every error of hvac and of the network, made one of ours."""
 
+import errno
 import math
 from http import HTTPStatus
 from types import TracebackType
 
 import aiohttp
+from aiohttp.client_exceptions import UnixClientConnectorError
 from hvac import exceptions
 from typing_extensions import override
 
 from woodpecker_vault.errors import Conflict, Denied, Invalid, NoNamespace, NotVault, Problem, Unavailable
+from woodpecker_vault.tls import trouble
+from woodpecker_vault.vault.connection import PEER
 from woodpecker_vault.vault.redaction import shortened
 from woodpecker_vault.vault.replies import errors_in
 from woodpecker_vault.vault.sending import never_sent
 from woodpecker_vault.vault.transport import ForeignAnswer
 
 WRONG_MOUNT = "Vault has no KV v2 secrets engine there: check secrets.mount."
+
+_TLS_ALERT = r"\x15\x03"
+"""How the first bytes of a TLS alert look in aiohttp's complaint about them: a server that expects TLS answers so."""
 
 
 class Missing(Exception):
@@ -180,7 +187,34 @@ def _retry_after(error: exceptions.VaultError) -> int:
 
 
 def _from_network(error: Exception, cause: str) -> Unavailable:
-    advice = "Vault cannot be reached: check vault.address and the network."
-    if isinstance(error, TimeoutError):
-        advice = "Vault did not answer in time."
-    return Unavailable(advice, cause=cause, maybe_done=not never_sent(error))
+    return Unavailable(_advice(error), cause=cause, maybe_done=not never_sent(error))
+
+
+def _advice(error: Exception) -> str:  # noqa: PLR0911 - one per kind of error
+    """What to look at. TLS trouble is called that, and not blamed on the network."""
+    found = getattr(error, "os_error", error)
+    match error:
+        case _ if advice := trouble(error, PEER):
+            return advice
+        case TimeoutError():
+            return "Vault did not answer in time."
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
+            return "Vault cannot be reached: the proxy in vault.proxy does not let the service through."
+        case _ if getattr(found, "errno", None) in {errno.EMFILE, errno.ENFILE}:
+            return "Vault cannot be reached: the service has no file descriptor left, raise its limit (ulimit -n)."
+        case UnixClientConnectorError():
+            return "Vault cannot be reached: nothing that lets this user in listens at the socket in vault.address."
+        case aiohttp.ClientConnectorError() if isinstance(found, ConnectionError) and found.errno is None:
+            # Only a handshake ends so: what the system says of a connection that fails has a number.
+            return (
+                "Vault cannot be reached: the connection was closed in the TLS handshake, check vault.address"
+                " and vault.client_cert."
+            )
+        case aiohttp.ClientResponseError() if _TLS_ALERT in error.message:
+            return "What answers at vault.address wants https://."
+        case aiohttp.ServerDisconnectedError():
+            return (
+                "Vault cannot be reached: the connection was closed without an answer, check vault.address"
+                " (https:// or http://, a client certificate) and what stands before Vault."
+            )
+    return "Vault cannot be reached: check vault.address and the network."

@@ -159,6 +159,12 @@ class Tokens:
             return await self._after_death()
         return None
 
+    async def log_in_again(self) -> None:
+        """Log in with the credentials that there are now. The log says what came of it; a token that works stays."""
+        if self._method.method != "none":
+            with contextlib.suppress(Problem):
+                await self._replaced()
+
     def accepted(self, token: str) -> None:
         """Take note that a token given after a refusal did help."""
         if self._held is not None and self._held.grant.token == token:
@@ -224,7 +230,7 @@ class Tokens:
         old = self._held
         if old is not None and old.grant.ours and old.grant.token != grant.token:
             self._retired.append((self._now() + self._budget.seconds, old.grant.token))
-        if old is None or old.grant.token != grant.token:
+        if grant.token and (old is None or old.grant.token != grant.token):
             log.info(
                 "logged in to Vault",
                 extra={"login": self._method.method, "lease": grant.lease, "renewable": grant.renewable},

@@ -131,7 +131,7 @@ class WithToken(Adapter):
         self, method: str, url: str, headers: Mapping[str, str] | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Send one request with the token."""
-        return await self._adapter.request(method, url, {**(headers or {}), "X-Vault-Token": self._token}, **kwargs)
+        return await self._adapter.request(method, url, {**(headers or {}), **_shown(self._token)}, **kwargs)
 
 
 class AuthenticatedAdapter(Adapter):
@@ -148,16 +148,22 @@ class AuthenticatedAdapter(Adapter):
         """Send one request with the current token."""
         token = await self._tokens.current()
         try:
-            return await super().request(method, url, {**(headers or {}), "X-Vault-Token": token}, **kwargs)
+            return await super().request(method, url, {**(headers or {}), **_shown(token)}, **kwargs)
         except hvac.exceptions.Forbidden:
-            other = await self._tokens.after_refusal(token, url)
+            # Where an agent or proxy adds its token, there is no other, and its policy denies this.
+            other = await self._tokens.after_refusal(token, url) if token else None
             if other is None:
                 raise
         try:
-            answer = await super().request(method, url, {**(headers or {}), "X-Vault-Token": other}, **kwargs)
+            answer = await super().request(method, url, {**(headers or {}), **_shown(other)}, **kwargs)
         except hvac.exceptions.VaultError as error:
             if not isinstance(error, hvac.exceptions.Forbidden):
                 self._tokens.accepted(other)
             raise
         self._tokens.accepted(other)
         return answer
+
+
+def _shown(token: str) -> dict[str, str]:
+    """The header with the token; none if it is empty, so that an agent or proxy on the way adds its own."""
+    return {"X-Vault-Token": token} if token else {}

@@ -23,6 +23,7 @@ GIVEN: dict[str, list[dict[str, str]]] = {
     "ldap": [{"username": "ci-bot", "password": SECRET}],
     "cert": [{"role": "ci"}],
     "aws": [{"role": "ci"}],
+    "none": [],
 }
 """Settings with all that is secret in them."""
 
@@ -35,6 +36,7 @@ IN_FILES: dict[str, list[tuple[dict[str, str], str]]] = {
     "ldap": [({"username": "ci-bot"}, "password_file")],
     "cert": [],
     "aws": [],
+    "none": [],
 }
 """Settings that are whole with a file of this name."""
 
@@ -100,7 +102,7 @@ def test_a_file_that_is_not_there_at_the_start_stops_it(
 
 
 @pytest.mark.parametrize("mount", ["", "/", "..", "a/../b", "a//b", "./a", "a\nb"])
-@pytest.mark.parametrize("name", [name for name in BY_NAME if name != "token"])
+@pytest.mark.parametrize("name", [name for name in BY_NAME if name not in {"token", "none"}])
 def test_a_mount_that_is_no_path_is_refused(name: str, mount: str) -> None:
     with pytest.raises(ValidationError, match="vault auth list"):
         BY_NAME[name].model_validate({"mount": mount})

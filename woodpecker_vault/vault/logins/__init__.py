@@ -11,13 +11,14 @@ from woodpecker_vault.vault.logins.jwt import Jwt
 from woodpecker_vault.vault.logins.kubernetes import Kubernetes
 from woodpecker_vault.vault.logins.ldap import Ldap
 from woodpecker_vault.vault.logins.method import Grant, Method
+from woodpecker_vault.vault.logins.none import NoLogin
 from woodpecker_vault.vault.logins.token import Token
 from woodpecker_vault.vault.logins.userpass import Userpass
 
 __all__ = ["LOGINS", "Grant", "Login", "Method"]
 
 Login = Annotated[
-    Token | AppRole | Kubernetes | Jwt | Userpass | Ldap | Cert | Aws,
+    Token | AppRole | Kubernetes | Jwt | Userpass | Ldap | Cert | Aws | NoLogin,
     Field(discriminator="method"),
 ]
 """``[vault.auth]``: the settings of the one method that it names."""

@@ -1,15 +1,15 @@
 """``method = "approle"``: the id of a role, and a secret id that somebody handed over."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from hvac.api.auth_methods import AppRole as AppRoleApi
 from hvac.api.system_backend import Wrapping
 from hvac.exceptions import Forbidden, InvalidRequest
-from pydantic import PrivateAttr, SecretStr, model_validator
+from pydantic import AfterValidator, PrivateAttr, SecretStr, model_validator
 from typing_extensions import override
 
 from woodpecker_vault.errors import LoginRefused
-from woodpecker_vault.vault.files import File, text_in
+from woodpecker_vault.vault.files import File, SecretLine, text_in
 from woodpecker_vault.vault.logins.method import Grant, Method, Mount
 from woodpecker_vault.vault.transport import Adapter, WithToken
 
@@ -23,9 +23,9 @@ class AppRole(Method):
 
     method: Literal["approle"] = "approle"
     mount: Mount = "approle"
-    role_id: str = ""
+    role_id: Annotated[str, AfterValidator(str.strip)] = ""
     role_id_file: File = ""
-    secret_id: SecretStr = SecretStr("")
+    secret_id: SecretLine = SecretStr("")
     secret_id_file: File = ""
     secret_id_wrapped: bool = False
     _unwrapped: tuple[SecretStr, SecretStr] | None = PrivateAttr(None)

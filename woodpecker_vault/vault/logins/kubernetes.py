@@ -2,6 +2,7 @@
 
 import json
 from base64 import urlsafe_b64decode
+from pathlib import Path
 from typing import Annotated, Literal
 
 from hvac.api.auth_methods import Kubernetes as KubernetesApi
@@ -13,6 +14,14 @@ from woodpecker_vault.vault.files import readable, text_in
 from woodpecker_vault.vault.logins.method import Grant, Method, Mount
 from woodpecker_vault.vault.transport import Adapter
 
+_SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+
+
+def _jwt_file(path: str) -> str:
+    if path == _SERVICE_ACCOUNT and not Path(path).exists():
+        raise ValueError(f"not set, and there is no {path}: this is not a pod with a service account's token")
+    return readable(path)
+
 
 class Kubernetes(Method):
     """A service account's token out of a file; with ``audience`` set, none but one that is meant for it."""
@@ -20,9 +29,7 @@ class Kubernetes(Method):
     method: Literal["kubernetes"] = "kubernetes"
     mount: Mount = "kubernetes"
     role: Annotated[str, Field(min_length=1)]
-    jwt_file: Annotated[str, Field(min_length=1, validate_default=True), AfterValidator(readable)] = (
-        "/var/run/secrets/kubernetes.io/serviceaccount/token"
-    )
+    jwt_file: Annotated[str, Field(min_length=1, validate_default=True), AfterValidator(_jwt_file)] = _SERVICE_ACCOUNT
     audience: str = ""
 
     @override

@@ -16,7 +16,7 @@ class Grant:
     """A token, and how long it is good for.
 
     Attributes:
-        token: what Vault is shown.
+        token: what Vault is shown; empty if nothing is, because an agent or proxy on the way adds a token.
         lease: seconds from now; 0 if it does not expire, or if that is not known.
         renewable: whether the lease can be renewed.
         uses: how many requests it is good for; 0 for any number.

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, SecretStr, model_validator
 from typing_extensions import override
 
-from woodpecker_vault.vault.files import File, text_in
+from woodpecker_vault.vault.files import File, Password, text_in
 from woodpecker_vault.vault.logins.method import Grant, Method
 from woodpecker_vault.vault.transport import Adapter
 
@@ -22,7 +22,7 @@ class PasswordMethod(Method):
     """A user and a password, given as it is or in a file."""
 
     username: Annotated[str, AfterValidator(_user)]
-    password: SecretStr = SecretStr("")
+    password: Password = SecretStr("")
     password_file: File = ""
 
     @model_validator(mode="after")

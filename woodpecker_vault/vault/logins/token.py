@@ -9,7 +9,7 @@ from hvac.exceptions import Forbidden, InvalidPath, VaultError
 from pydantic import SecretStr, model_validator
 from typing_extensions import override
 
-from woodpecker_vault.vault.files import File, text_in
+from woodpecker_vault.vault.files import File, SecretLine, text_in
 from woodpecker_vault.vault.logins.method import Grant, Method
 from woodpecker_vault.vault.transport import Adapter, WithToken
 
@@ -19,7 +19,7 @@ class Token(Method):
 
     method: Literal["token"] = "token"
     mount: Literal["token"] = "token"
-    token: SecretStr = SecretStr("")
+    token: SecretLine = SecretStr("")
     token_file: File = ""
 
     @model_validator(mode="after")
