@@ -237,7 +237,9 @@ class TestLogExchange:
             (403, "/secrets", "error"),
             (500, "/secrets", "error"),
             (503, "/secrets", "error"),
-            (503, "/readyz", "error"),
+            (503, "/readyz", "debug"),
+            (500, "/readyz", "error"),
+            (503, "/healthz", "error"),
             (0, "/secrets", "info"),
         ],
     )

@@ -27,7 +27,9 @@ from woodpecker_vault.vault.connection import Connection, open_session
 from woodpecker_vault.vault.folders import VaultFolders
 from woodpecker_vault.vault.health import Health
 from woodpecker_vault.vault.kv import KV
+from woodpecker_vault.vault.lately import Lately, Noted
 from woodpecker_vault.vault.locks import Locks
+from woodpecker_vault.vault.reach import Reach
 from woodpecker_vault.vault.sending import Patience, Sender
 from woodpecker_vault.vault.shared import SharedReads
 from woodpecker_vault.vault.tokens import Tokens
@@ -76,7 +78,7 @@ class VaultRooms:
 
     kv: KV
     fresh: VaultFolders
-    answers: VaultFolders | CachedFolders
+    answers: Noted
     ready: Health
 
 
@@ -101,15 +103,17 @@ async def vault_rooms(
     shared = SharedReads(budget)
     fresh = VaultFolders(kv, shared)
     folders = _sample_folders(_rules(settings.secrets))
+    lately = Lately(time.monotonic)
+    impatient = Adapter(sender, connection.namespace, patient=False)
     ready = Health(
-        Adapter(sender, patient=False),
+        impatient,
         AuthenticatedAdapter(sender, connection.namespace, tokens, patient=False),
         tokens,
         mount=mount,
-        folders=folders,
+        reach=Reach(impatient, tokens, mount=mount, layers=_rules(settings.secrets).layers, lately=lately),
         now=time.monotonic,
     )
-    rooms = VaultRooms(kv, fresh, fresh, ready)
+    rooms = VaultRooms(kv, fresh, Noted(fresh, lately), ready)
     living = [tokens.live()]
     if cache.mode != "off":
         timed = Timed(fresh, ttl=cache.ttl, now=time.monotonic)
@@ -122,7 +126,7 @@ async def vault_rooms(
             budget=budget,
             now=time.monotonic,
         )
-        rooms = replace(rooms, answers=answers)
+        rooms = replace(rooms, answers=Noted(answers, lately))
         living.append(memory.live(asyncio.sleep))
         if cache.mode == "validated" and folders:
             living.append(validated.introduce(f"{folders[-1]}/", asyncio.sleep))
