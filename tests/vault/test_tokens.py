@@ -122,7 +122,7 @@ async def revoke(admin: Admin, token: str) -> None:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until it holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - whatever there is to wait for
             await asyncio.sleep(0.001)
 
@@ -968,7 +968,7 @@ class TestEnd:
                 ours.gate.hold(lambda _, __: True)
             begun = time.monotonic()
             await ours.tokens.end()
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 2.9  # and not the three of a connection
             ours.gate.let_go.set()
         assert "not revoked" in caplog.text
         assert token not in "".join(str(record.__dict__) for record in caplog.records)
@@ -984,7 +984,7 @@ class TestEnd:
             ours.gate.hold(lambda _, path: path.endswith(LOGIN))
             waiting = asyncio.ensure_future(ours.tokens.current())
             await ours.gate.arrived.wait()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(30):
                 await ours.tokens.end()
                 await asyncio.gather(waiting, return_exceptions=True)
             ours.gate.let_go.set()
