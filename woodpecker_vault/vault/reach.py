@@ -33,8 +33,8 @@ from woodpecker_vault.vault.lately import Lately
 from woodpecker_vault.vault.samples import ENTRY, Layer, Question, Rule, Texts, candidates, repository
 from woodpecker_vault.vault.transport import Adapter, TokenSource, WithToken
 
-_MOST_REQUESTS = 8
-"""Requests at once where Vault does not say what the token may do."""
+_MOST_REQUESTS = 12
+"""Requests of one look beyond the first ones, where Vault does not say what the token may do."""
 
 _MOST_NAMES = 20
 """Names out of a listing that are tried."""
@@ -115,7 +115,7 @@ class Reach:
         """What was found, and something that is denied and should not be."""
         look = _Look(self, by_requests=by_requests)
         await look.at([*self._worked, {}])
-        if not look.whole:
+        if look.whole is None:
             rules, explained = await self._rules()
             asked = [
                 texts
@@ -124,11 +124,11 @@ class Reach:
                 if layer.is_folder == path.endswith("/") and (texts := layer.texts_in(path)) is not None
             ]
             await look.at([*asked, *candidates(self.layers, rules or ())])
-            if not look.whole:
+            if look.whole is None:
                 await look.at(await look.listed())
-            if not look.whole:
+            if look.whole is None:
                 return self._found(look, knowable=rules is not None and explained)
-        self._worked = look.whole or []
+        self._worked = look.whole
         return Reached(Finding(), Finding(), anything=True), None
 
     def _found(self, look: "_Look", *, knowable: bool) -> tuple[Reached, Question | None]:
@@ -140,10 +140,10 @@ class Reach:
                 known = layer.fixed or knowable or self._denied_lately(layer)
                 (denied if known else unknown)[question.capability].append(self._shown(layer, question))
                 first = first or (question if known else None)
-        if not any([*denied.values(), *unknown.values()]):
-            denied["read"].append("every layer by itself, but no repository may have all of them")
-            first = self.layers[0].read_question({})
         listing, reading = (_finding(what, denied[what], unknown[what]) for what in ("list", "read"))
+        if not any([*denied.values(), *unknown.values()]):
+            reading = Finding(ok=False, detail="Each layer may be read for some repository, but all of them for none.")
+            first = self.layers[0].read_question({})
         return Reached(listing, reading, anything=any(look.allowed.values())), first
 
     def _denied_lately(self, layer: Layer) -> bool:
@@ -259,6 +259,7 @@ class _Look:
         self._layers = reach.layers
         self._by_requests = by_requests
         self._found: list[Texts] = []
+        self._requests_left: int | None = None
         self.allowed: dict[Question, bool] = {}
         self.whole: list[Texts] | None = None
 
@@ -267,6 +268,8 @@ class _Look:
         self._found += found
         await self._ask([question for texts in found for layer in self._layers for question in layer.questions(texts)])
         self.whole = repository(self._layers, self._found, self.allowed)
+        if self._requests_left is None:
+            self._requests_left = _MOST_REQUESTS
 
     async def listed(self) -> list[Texts]:
         """Candidates out of listings: entries of folders that may be listed, and the folders in those above."""
@@ -308,7 +311,9 @@ class _Look:
                 self._by_requests = True
             else:
                 return
-        new = new[:_MOST_REQUESTS]
+        if self._requests_left is not None:
+            new = new[: self._requests_left]
+            self._requests_left -= len(new)
         self.allowed |= dict(zip(new, await all_of(map(self._reach.tried, new)), strict=True))
 
 
