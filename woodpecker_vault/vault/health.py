@@ -11,7 +11,8 @@ from hvac.utils import format_url
 
 from woodpecker_vault.errors import LoginRefused, Problem, TokenRefused, Unavailable
 from woodpecker_vault.vault.faults import Missing, translated, well_formed
-from woodpecker_vault.vault.reach import Finding, Hidden, Reach, asked
+from woodpecker_vault.vault.permissions import Hidden, asked
+from woodpecker_vault.vault.reach import Finding, Reach
 from woodpecker_vault.vault.transport import Adapter, TokenSource
 
 _DEADLINE = 1.8

@@ -19,35 +19,17 @@ The rule, in this order:
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any
 
-from hvac.exceptions import VaultError
-from hvac.utils import format_url
-
-from woodpecker_vault.errors import Denied, Problem, TokenRefused, Unavailable
+from woodpecker_vault.errors import Problem
 from woodpecker_vault.paths import Template
 from woodpecker_vault.tasks import all_of
-from woodpecker_vault.vault.faults import Missing, translated, well_formed
 from woodpecker_vault.vault.lately import Lately
-from woodpecker_vault.vault.samples import ENTRY, Layer, Question, Rule, Texts, candidates, repository
-from woodpecker_vault.vault.transport import Adapter, TokenSource, WithToken
+from woodpecker_vault.vault.permissions import Hidden, Permissions
+from woodpecker_vault.vault.samples import ENTRY, Layer, Question, Texts, candidates, repository
+from woodpecker_vault.vault.transport import Adapter, TokenSource
 
 _MOST_REQUESTS = 12
 """Requests of one look beyond the first ones, where Vault does not say what the token may do."""
-
-_MOST_NAMES = 20
-"""Names out of a listing that are tried."""
-
-_NO_SUCH_VERSION = 2**31 - 1
-"""Of an entry that is read only to see whether that is allowed."""
-
-_NOT_NOW = frozenset({HTTPStatus.PRECONDITION_FAILED, HTTPStatus.TOO_MANY_REQUESTS, 472, 473})
-"""What Vault answers while it cannot: that says nothing about what it lets the token do."""
-
-
-class Hidden(Exception):
-    """What was asked about Vault itself is not answered, by a policy or something on the way: secrets still may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +63,7 @@ class Reach:
     def __init__(
         self, adapter: Adapter, tokens: TokenSource, *, mount: str, layers: Sequence[Template], lately: Lately
     ) -> None:
-        self._adapter = adapter
+        self.permissions = Permissions(adapter, tokens, mount)
         self._tokens = tokens
         self._mount = mount
         self.layers = [Layer(template) for template in layers]
@@ -116,7 +98,7 @@ class Reach:
         look = _Look(self, by_requests=by_requests)
         await look.at([*self._worked, {}])
         if look.whole is None:
-            rules, explained = await self._rules()
+            rules, explained = await self.permissions.rules()
             asked = [
                 texts
                 for path in self._lately.paths()
@@ -142,8 +124,9 @@ class Reach:
                 first = first or (question if known else None)
         listing, reading = (_finding(what, denied[what], unknown[what]) for what in ("list", "read"))
         if not any([*denied.values(), *unknown.values()]):
-            reading = Finding(ok=False, detail="Each layer may be read for some repository, but all of them for none.")
-            first = self.layers[0].read_question({})
+            apart = "Each layer may be read for some repository, but all of them for none that is known."
+            reading = Finding(ok=not knowable, detail=apart)
+            first = self.layers[0].read_question({}) if knowable else None
         return Reached(listing, reading, anything=any(look.allowed.values())), first
 
     def _denied_lately(self, layer: Layer) -> bool:
@@ -155,107 +138,12 @@ class Reach:
         path = f"{self._mount}/{question.api_path}"
         return path if layer.fixed else f"{path} (for the layer {layer.template.text}, and others like it)"
 
-    async def asked(self, method: str, url: str, doing: str, **body: Any) -> dict[str, Any]:
-        """The answer to a request with the token in use; no other is tried."""
-        adapter = WithToken(self._adapter, await self._tokens.current())
-        return await asked(adapter, method, url, doing, **body)
-
-    async def _rules(self) -> tuple[list[Rule] | None, bool]:
-        """The rules about the mount that Vault shows of the token, and whether they explain that it may see the mount.
-
-        ``None`` if Vault shows none at all.
-        """
-        doing = "look the token's rules up"
-        try:
-            answer = await self.asked("get", "/v1/sys/internal/ui/resultant-acl", doing)
-            with well_formed(doing):
-                found = answer["data"]
-                shown = [
-                    (path, glob, set(rule["capabilities"]) - {"deny"})
-                    for kind, glob in (("exact_paths", False), ("glob_paths", True))
-                    for path, rule in (found.get(kind) or {}).items()
-                ]
-        except (Hidden, Unavailable):
-            return None, False
-        rules = []
-        explained = False
-        for path, glob, capabilities in shown:
-            for kind, capability in (("data", "read"), ("metadata", "list")):
-                _, marker, rest = f"/{path}".partition(f"/{self._mount}/{kind}/")
-                if marker and capability in capabilities:
-                    rules.append(Rule(rest, glob))
-            mount = f"{self._mount}/"
-            about = f"/{mount}" in f"/{path}" or (glob and mount.startswith(path)) or "+" in path
-            explained = explained or (about and bool(capabilities))
-        return rules, explained
-
-    async def capabilities(self, questions: Sequence[Question]) -> dict[Question, bool]:
-        """What Vault says that the token may do.
-
-        Raises:
-            Hidden: it does not say.
-        """
-        doing = "look the capabilities up"
-        paths = {question: f"{self._mount}/{question.api_path}" for question in questions}
-        answer = await self.asked(
-            "post", "/v1/sys/capabilities-self", doing, json={"paths": sorted(set(paths.values()))}
-        )
-        try:
-            with well_formed(doing):
-                found = answer["data"]
-                return {
-                    question: bool({question.capability, "root"} & set(found[path])) for question, path in paths.items()
-                }
-        except Unavailable as problem:
-            raise Hidden(problem.cause) from problem
-
-    async def tried(self, question: Question) -> bool:
-        """Whether a pipeline's request is answered."""
-        try:
-            await self._requested(question)
-        except Denied:
-            return False
-        return True
-
-    async def names(self, question: Question) -> list[str]:
-        """The names in a folder; none if it may not be listed after all."""
-        try:
-            return (await self._requested(question))[:_MOST_NAMES]
-        except Denied:
-            return []
-
-    async def _requested(self, question: Question) -> list[str]:
-        """Make a pipeline's request; the names, if it is for a list.
-
-        Raises:
-            Denied: by policy, or because there is no KV v2 mount.
-            Unavailable: Vault does not answer, or something else does.
-        """
-        lists = question.capability == "list"
-        doing = f"{question.capability} {question.path}"
-        adapter = WithToken(self._adapter, await self._tokens.current())
-        # As a pipeline's own request: Vault adds the slash to what it lists.
-        url = format_url("/v1/{mount}/{path}", mount=self._mount, path=question.api_path.rstrip("/"))
-        params = None if lists else {"version": _NO_SUCH_VERSION}
-        try:
-            with translated(doing):
-                answer = await adapter.request("list" if lists else "get", url, params=params)
-        except Missing as missing:
-            if missing.document.get("warnings"):
-                raise Denied("There is no KV v2 secrets engine there: check secrets.mount.") from missing
-            with well_formed(doing):
-                if "data" not in missing.document:
-                    missing.document["errors"]
-            return []
-        with well_formed(doing):
-            return [str(name) for name in answer["data"]["keys"]] if lists else []
-
 
 class _Look:
     """One look: the candidates so far, and what of them is allowed. ``whole`` is what works for every layer."""
 
     def __init__(self, reach: Reach, *, by_requests: bool) -> None:
-        self._reach = reach
+        self._permissions = reach.permissions
         self._layers = reach.layers
         self._by_requests = by_requests
         self._found: list[Texts] = []
@@ -277,14 +165,14 @@ class _Look:
         for layer in self._layers:
             may_list = [texts for texts in self._found if layer.is_folder and self._may(layer.list_question(texts))]
             if may_list:
-                names = await self._reach.names(layer.list_question(may_list[0]))
+                names = await self._permissions.names(layer.list_question(may_list[0]))
                 found += [{**may_list[0], ENTRY: name} for name in names if not name.endswith("/")]
             elif parent := layer.parent():
                 folder, placeholder = parent
                 question = Question("list", folder)
                 await self._ask([question])
                 if self._may(question):
-                    found += [{placeholder: name.rstrip("/")} for name in await self._reach.names(question)]
+                    found += [{placeholder: name.rstrip("/")} for name in await self._permissions.names(question)]
         return found
 
     def denied(self, layer: Layer) -> list[Question]:
@@ -306,7 +194,7 @@ class _Look:
             return
         if not self._by_requests:
             try:
-                self.allowed |= await self._reach.capabilities(new)
+                self.allowed |= await self._permissions.capabilities(new)
             except Hidden:
                 self._by_requests = True
             else:
@@ -314,32 +202,7 @@ class _Look:
         if self._requests_left is not None:
             new = new[: self._requests_left]
             self._requests_left -= len(new)
-        self.allowed |= dict(zip(new, await all_of(map(self._reach.tried, new)), strict=True))
-
-
-async def asked(adapter: Adapter, method: str, url: str, doing: str, **body: Any) -> dict[str, Any]:
-    """The answer to a question about Vault itself.
-
-    Raises:
-        Hidden: something answered, but not that.
-        TokenRefused: the token is not valid.
-        Problem: Vault cannot be asked now.
-    """
-    try:
-        with translated(doing):
-            return await adapter.request(method, url, **body)
-    except TokenRefused:
-        raise
-    except Denied as problem:
-        raise Hidden(problem.cause) from problem
-    except Missing as missing:
-        raise Hidden(f"{doing}: not found") from missing
-    except Problem as problem:
-        error = problem.__cause__
-        status = getattr(error, "status", None) or HTTPStatus.OK
-        if isinstance(error, VaultError) and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _NOT_NOW:
-            raise Hidden(problem.cause) from problem
-        raise
+        self.allowed |= dict(zip(new, await all_of(map(self._permissions.tried, new)), strict=True))
 
 
 def _finding(capability: str, denied: Sequence[str], unknown: Sequence[str]) -> Finding:

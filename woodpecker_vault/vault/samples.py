@@ -24,7 +24,7 @@ MADE_UP: Texts = dict.fromkeys(PLACEHOLDERS, "1") | {
 }
 """What no policy for certain repositories names."""
 
-_MOST = 200
+_MOST = 500
 """Candidates, of which each costs some paths in one question to Vault."""
 
 _SEGMENT = re.compile(r"(.*)\{(\w+)\}(.*)")
