@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.servers import Admin, Client, Reply, serving, settings
+from tests.servers import Admin, Client, Reply, Service, serving, settings
 from tests.vault import Gate
 from woodpecker_vault.cli.openbao import OpenBao
 
@@ -133,6 +133,26 @@ def check_served(seen: Sequence[Mapping[str, Any]], by_value: Mapping[str, Whole
     assert seen, "nobody was given anything, so nothing was seen"
     wrong = [one for one in seen if not by_value[one["value"]].covers(one)]
     assert not wrong, f"{len(wrong)} of {len(seen)}, such as {wrong[0]}: wanted {by_value[wrong[0]['value']]}"
+
+
+@pytest.fixture(scope="module")
+async def service(
+    tmp_path_factory: pytest.TempPathFactory, bao: OpenBao, key: Ed25519PrivateKey
+) -> AsyncIterator[Service]:
+    """One that has time: many writers at once may need more than a request's eight seconds on a busy machine."""
+    document = settings(key, bao, server={"request_timeout": 30.0})
+    async with serving(tmp_path_factory.mktemp("writing"), document) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+async def replica(
+    tmp_path_factory: pytest.TempPathFactory, bao: OpenBao, key: Ed25519PrivateKey
+) -> AsyncIterator[Service]:
+    """A second one on the same Vault."""
+    document = settings(key, bao, server={"request_timeout": 30.0})
+    async with serving(tmp_path_factory.mktemp("writing-too"), document) as service:
+        yield service
 
 
 # --- many writers at once ---------------------------------------------------------------------------------------

@@ -548,6 +548,21 @@ class TestRefusals:
             assert ours.count(LOOKUP) <= 10
             assert ours.count(LOGIN) == 1
 
+    async def test_a_denied_request_that_is_given_up_meanwhile_needs_no_look_the_next_time(
+        self, bao: OpenBao, role: Role
+    ) -> None:
+        async with living(bao, await role.method()) as ours:
+            ours.gate.hold(lambda _, path: path.endswith(LOOKUP))
+            asking = asyncio.ensure_future(ours.kv.read("elsewhere/token"))
+            await ours.gate.arrived.wait()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            ours.gate.let_go.set()
+            await until(lambda: ours.tokens._lookup is None)
+            with pytest.raises(Denied):
+                await ours.kv.read("elsewhere/token")
+            assert ours.count(LOOKUP) == 1
+
     async def test_policies_that_only_a_new_token_has_are_found(self, bao: OpenBao, admin: Admin, role: Role) -> None:
         path = f"elsewhere/{role.name}"
         await admin.put(path, "x")

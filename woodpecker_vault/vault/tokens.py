@@ -108,6 +108,7 @@ class Tokens:
         self._retired: list[tuple[float, str]] = []
         self._login: asyncio.Task[_Held] | None = None
         self._lookup: asyncio.Task[bool] | None = None
+        self._in_question: set[str] = set()
         self._failure: Problem | None = None
         self._failures = 0
         self._try_again_at = -math.inf
@@ -153,8 +154,8 @@ class Tokens:
         if now - held.dead_at >= _KNOWN_DEAD:
             if now - held.denied.get(url, -math.inf) < _KNOWN_DENIED:
                 return await self._with_newer_policies(held)
+            self._in_question.add(url)
             if await self._lives(held):
-                _note_denied(held, url, self._now())
                 return await self._with_newer_policies(held)
             held.dead_at = self._now()
         if self._held is not held:
@@ -288,7 +289,7 @@ class Tokens:
         """Whether Vault still knows the token; all who ask at once share one look."""
         if self._lookup is None:
             self._lookup = asyncio.ensure_future(self._look_up(held.grant.token))
-            self._lookup.add_done_callback(self._looked_up)
+            self._lookup.add_done_callback(lambda lookup: self._looked_up(held, lookup))
         return await asyncio.shield(self._lookup)
 
     async def _look_up(self, token: str) -> bool:
@@ -301,10 +302,14 @@ class Tokens:
         self._may_look_up = True
         return True
 
-    def _looked_up(self, lookup: "asyncio.Task[bool]") -> None:
+    def _looked_up(self, held: _Held, lookup: "asyncio.Task[bool]") -> None:
+        """Note the result for all who asked, as some of them may be gone: a request ends at its first denial."""
         self._lookup = None
-        if not lookup.cancelled():
-            lookup.exception()  # whoever waited for it has it, if anybody did
+        urls, self._in_question = self._in_question, set()
+        # Whoever waited for an error has it, if anybody did.
+        if not lookup.cancelled() and lookup.exception() is None and lookup.result():
+            for url in urls:
+                _note_denied(held, url, self._now())
 
     async def _with_newer_policies(self, held: _Held) -> str | None:
         """A token keeps the policies that it was born with; a new one may have more. Not asked for at every denial."""
