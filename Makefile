@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: dev test check bench clean
+.PHONY: dev test test-lowest check bench clean
 
 dev: .venv/installed ## Try it: a real OpenBao, sample secrets, the service, one signed request
 	@exec $(BIN)/woodpecker-vault dev
@@ -13,6 +13,9 @@ test: check .openbao-2.6/installed ## Every check: format, lint, types, tests ag
 	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+test-lowest: .lowest/installed .openbao-2.6/installed ## The tests on the lowest versions that pyproject.toml allows
+	.lowest/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 check: .venv/installed
 	$(BIN)/ruff format --check .
@@ -24,7 +27,7 @@ bench: .venv/installed ## What the service costs and what its cache saves, as ra
 	$(BIN)/python benchmarks/cache.py
 
 clean:
-	rm -rf .venv .openbao-2.6 .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .lowest .openbao-2.6 .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # The last OpenBao with the LDAP auth method, for the tests of that alone.
 .openbao-2.6/installed: | .venv/installed
@@ -34,4 +37,11 @@ clean:
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# pip knows no resolution but the highest; what our dependencies need in turn is at its highest here, too.
+.lowest/installed: pyproject.toml
+	$(PYTHON) -m venv --clear .lowest
+	.lowest/bin/pip install --quiet --disable-pip-version-check uv
+	.lowest/bin/uv pip install --quiet --python .lowest --resolution lowest-direct --editable '.[dev]'
 	@touch $@

@@ -35,7 +35,7 @@ class Clock:
 
     async def settled(self) -> None:
         """Wait until somebody sleeps."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self._asleep.wait()
 
     def wake(self) -> None:

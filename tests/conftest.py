@@ -7,11 +7,16 @@ from pathlib import Path
 import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import settings as hypothesis_settings
 
 from tests.servers import Admin, Client, Service, serving, settings
 from woodpecker_vault.cli.openbao import OpenBao, in_memory
 
 _ids = itertools.count(1000)
+
+# An example may take longer than Hypothesis likes, on a machine that does something else, too.
+hypothesis_settings.register_profile("unhurried", deadline=None)
+hypothesis_settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

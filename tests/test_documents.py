@@ -7,7 +7,7 @@ import sys
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import aiohttp
 import pytest
@@ -26,6 +26,7 @@ from woodpecker_vault.cli.openbao import OpenBao
 from woodpecker_vault.cli.stand_in import public_pem
 from woodpecker_vault.config import ConfigError, Settings, check
 from woodpecker_vault.vault.connection import Connection, tls_context
+from woodpecker_vault.vault.logins import LOGINS, Method
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -119,6 +120,23 @@ class TestSettings:
         listed = {section: set(re.findall(r"`([a-z_]+)`", keys)) for section, keys in rows}
         assert listed == tables(Settings)
 
+    def test_the_readmes_table_of_logins_lists_every_method_with_its_settings(self) -> None:
+        section = README.read_text().partition("## Logging in to Vault")[2].partition("\n## ")[0]
+        listed = {
+            method: set(re.findall(r"`([a-z_]+)`", settings))
+            for methods, settings in re.findall(r"^\| (`.*?`) \|.*\| (.*) \|$", section, flags=re.MULTILINE)
+            for method in re.findall(r"`(\w+)`", methods)
+        }
+        own = {login: set(login.model_fields) - set(Method.model_fields) for login in LOGINS}
+        assert listed == {login.model_fields["method"].default: settings for login, settings in own.items()}
+        (without_mount,) = re.findall(r"All but (.*?) have\s+`mount`", section)
+        fixed = {
+            login.model_fields["method"].default
+            for login in LOGINS
+            if get_origin(login.model_fields["mount"].annotation) is Literal
+        }
+        assert set(re.findall(r"`(\w+)`", without_mount)) == fixed
+
     @pytest.mark.parametrize("setting", ["ca_cert", "ca_path"])
     def test_given_authorities_are_trusted_instead_of_the_systems_as_the_example_says(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
@@ -156,11 +174,11 @@ class TestCommands:
             assert CliRunner().invoke(app, [*arguments, "--help"]).exit_code == 0, words
 
     def test_every_make_target_that_is_shown_exists(self) -> None:
-        targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
         shown = set()
         for document in DOCUMENTS:
-            shown |= set(re.findall(r"(?:^|`)make (?:[A-Z]+=\S+ )?([a-z]+)", document.read_text(), flags=re.MULTILINE))
-        assert {"dev", "test"} <= shown <= targets
+            shown |= set(re.findall(r"(?:^|`)make (?:[A-Z]+=\S+ )?([a-z-]+)", document.read_text(), flags=re.MULTILINE))
+        assert {"dev", "test", "test-lowest"} <= shown <= targets
 
     def test_every_room_that_the_readme_names_is_one(self) -> None:
         text = README.read_text().partition("## Development")[2]

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.servers import Admin, Client, Reply, serving, settings
+from tests.servers import Admin, Client, Reply, Service, serving, settings
 from tests.vault import Gate
 from woodpecker_vault.cli.openbao import OpenBao
 
@@ -133,6 +133,26 @@ def check_served(seen: Sequence[Mapping[str, Any]], by_value: Mapping[str, Whole
     assert seen, "nobody was given anything, so nothing was seen"
     wrong = [one for one in seen if not by_value[one["value"]].covers(one)]
     assert not wrong, f"{len(wrong)} of {len(seen)}, such as {wrong[0]}: wanted {by_value[wrong[0]['value']]}"
+
+
+@pytest.fixture(scope="module")
+async def service(
+    tmp_path_factory: pytest.TempPathFactory, bao: OpenBao, key: Ed25519PrivateKey
+) -> AsyncIterator[Service]:
+    """One that has time: many writers at once may need more than a request's eight seconds on a busy machine."""
+    document = settings(key, bao, server={"request_timeout": 30.0})
+    async with serving(tmp_path_factory.mktemp("writing"), document) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+async def replica(
+    tmp_path_factory: pytest.TempPathFactory, bao: OpenBao, key: Ed25519PrivateKey
+) -> AsyncIterator[Service]:
+    """A second one on the same Vault."""
+    document = settings(key, bao, server={"request_timeout": 30.0})
+    async with serving(tmp_path_factory.mktemp("writing-too"), document) as service:
+        yield service
 
 
 # --- many writers at once ---------------------------------------------------------------------------------------
@@ -331,7 +351,7 @@ async def test_an_update_cut_short_at_any_step_opens_nothing_and_can_be_repeated
         started = time.monotonic()
         again = await behind.client.send("PUT", url(repo_id, name), new.body(), age=2)
         assert (again.status, shown(again.json)) == (200, new), calls
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 7
         assert await stored(admin, repo_id, name) == new
         assert await locks_left(admin, repo_id) == []
     else:
@@ -401,7 +421,7 @@ async def test_writes_of_two_entries_do_not_wait_for_each_other(behind: Behind, 
         await seed(admin, repo_id, name, OLD)
     behind.gate.hold(lambda method, path: method == "POST" and path.endswith(f"/{repo_id}/one"))
     one = asyncio.ensure_future(behind.client.send("PUT", url(repo_id, "one"), {"value": "first"}))
-    await asyncio.wait_for(behind.gate.arrived.wait(), 5)
+    await asyncio.wait_for(behind.gate.arrived.wait(), 30)
     two = await behind.client.send("PUT", url(repo_id, "two"), {"value": "second"})
     assert two.status == 200
     assert not one.done()
@@ -420,7 +440,7 @@ async def test_a_writer_on_another_replica_waits_until_the_first_is_done(
     # The first has written its value, and is about to write its restrictions.
     behind.gate.hold(lambda method, _: method == "PATCH")
     first = asyncio.ensure_future(behind.client.send("PUT", url(repo_id, "token"), first_wants.body()))
-    await asyncio.wait_for(behind.gate.arrived.wait(), 5)
+    await asyncio.wait_for(behind.gate.arrived.wait(), 30)
     second = asyncio.ensure_future(client.send("PUT", url(repo_id, "token"), second_wants.body()))
     await asyncio.wait({second}, timeout=0.5)  # long enough for it to write, if it does not wait
     assert not second.done()
@@ -440,7 +460,7 @@ async def test_a_write_that_vault_does_late_does_not_open_the_next_writers_value
     assert first.status == 503  # it is stuck on the way to Vault, and was given up
     second = await client.send("PUT", url(repo_id, "token"), narrow.body())
     behind.gate.let_go.set()
-    await asyncio.wait_for(behind.gate.answered.wait(), 5)
+    await asyncio.wait_for(behind.gate.answered.wait(), 30)
     allowed = {"value-old": [OLD], "value-new": [wide], "value-second": [narrow]}
     assert second.status in {200, 409}
     await check_open_to_no_more(admin, client, repo_id, "token", allowed)
@@ -459,7 +479,7 @@ async def test_an_admin_who_writes_between_our_read_and_our_write_wins(
     await seed(admin, repo_id, "token", OLD)
     behind.gate.hold(lambda method, path: method == "POST" and path.endswith(f"/{repo_id}/token"))
     ours = asyncio.ensure_future(behind.client.send("PUT", url(repo_id, "token"), new.body()))
-    await asyncio.wait_for(behind.gate.arrived.wait(), 5)
+    await asyncio.wait_for(behind.gate.arrived.wait(), 30)
     await admin.put(entry(repo_id, "token"), "value-admin")
     await check_open_to_no_more(admin, client, repo_id, "token", {"value-admin": [OLD]})
     behind.gate.let_go.set()
@@ -471,7 +491,7 @@ async def test_an_admin_who_writes_between_our_read_and_our_write_wins(
 async def test_an_admin_who_creates_while_we_create_wins(behind: Behind, admin: Admin, repo_id: int) -> None:
     behind.gate.hold(lambda method, path: method == "POST" and path.endswith(f"/data/{entry(repo_id, 'token')}"))
     ours = asyncio.ensure_future(behind.client.send("POST", url(repo_id), CHANGES["other"].body("token")))
-    await asyncio.wait_for(behind.gate.arrived.wait(), 5)
+    await asyncio.wait_for(behind.gate.arrived.wait(), 30)
     await seed(admin, repo_id, "token", OLD)
     behind.gate.let_go.set()
     assert (await ours).status == 409
@@ -485,7 +505,7 @@ async def test_an_admin_who_narrows_while_we_update_is_not_undone(
     await seed(admin, repo_id, "token", OLD)
     behind.gate.hold(lambda method, path: method == "POST" and path.endswith(f"/{repo_id}/token"))
     ours = asyncio.ensure_future(behind.client.send("PUT", url(repo_id, "token"), CHANGES["narrower"].body()))
-    await asyncio.wait_for(behind.gate.arrived.wait(), 5)
+    await asyncio.wait_for(behind.gate.arrived.wait(), 30)
     admins = Whole("value-admin", ("tag",), ("plugins/b",), "admin")
     await seed(admin, repo_id, "token", admins)
     behind.gate.let_go.set()
@@ -652,7 +672,7 @@ async def test_a_lock_that_another_replica_holds_is_respected(client: Client, ad
         body = {"PUT": {"value": "new"}, "POST": CHANGES["other"].body(name), "DELETE": None}[method]
         reply = await client.send(method, path, body)
         assert reply.status == 409, method
-        assert time.monotonic() - started < 8, method
+        assert time.monotonic() - started < 9.5, method
         assert await stored(admin, repo_id, name) == before
         assert await admin.data(entry(repo_id, f".lock/{name}")) == {"owner": "another replica"}
         assert await admin.version(entry(repo_id, f".lock/{name}")) == 1

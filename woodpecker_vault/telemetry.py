@@ -99,7 +99,9 @@ def log_exchange(exchange: Exchange) -> None:
         "cause": exchange.cause or None,
     }
     level = logging.INFO
-    if exchange.status >= HTTPStatus.INTERNAL_SERVER_ERROR or exchange.status == HTTPStatus.FORBIDDEN:
+    if exchange.path == "/readyz" and exchange.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        level = logging.DEBUG  # it is told when it changes, and not at every probe
+    elif exchange.status >= HTTPStatus.INTERNAL_SERVER_ERROR or exchange.status == HTTPStatus.FORBIDDEN:
         level = logging.ERROR
     elif exchange.status >= HTTPStatus.BAD_REQUEST:
         level = logging.WARNING

@@ -85,7 +85,7 @@ class TestStart:
                         break
                 except aiohttp.ClientConnectionError:
                     await asyncio.sleep(0.01)
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 15
 
     async def test_it_says_where_it_listens(self, folder: Path, key: Ed25519PrivateKey, bao: OpenBao) -> None:
         document = settings(key, bao, server={"port": 0, "base_path": "/extension-3f9c"})
@@ -161,7 +161,7 @@ class TestEnd:
                     await asyncio.sleep(0.01)
             await until_logged(process, "listening")
             # The handlers are set right after that line.
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not catches(process.pid, number):  # noqa: ASYNC110
                     await asyncio.sleep(0.001)
             process.send_signal(number)
@@ -181,7 +181,7 @@ class TestEnd:
                 proxy.connections = 0
                 client = Client(session, service.url, key)
                 asking = asyncio.ensure_future(client.send("POST", "/secrets", pipeline_body()))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     while not proxy.connections:  # noqa: ASYNC110 - it is another process that connects
                         await asyncio.sleep(0.005)
                     service.process.send_signal(signal.SIGTERM)

@@ -52,18 +52,18 @@ async def test_validated_shows_every_change_in_the_next_answer_under_load(place:
 async def test_ttl_gives_what_it_keeps_for_that_long_and_no_longer(place: Place, repo_id: int) -> None:
     await place.repository(repo_id)
     auth = await place.approle("ttl")
-    async with place.service(auth, secrets=LAYERS, vault_cache={"mode": "ttl", "ttl": 2.0}) as (_, client):
+    async with place.service(auth, secrets=LAYERS, vault_cache={"mode": "ttl", "ttl": 4.0}) as (_, client):
         asking = Load(client, repo_id)
-        began = time.monotonic()
         assert (await asking.once()).secrets["secret0"] == f"{VALUE}0"
+        kept = time.monotonic()
         before = _about(place, repo_id)
-        for _ in range(20):
+        for _ in range(5):
             assert (await asking.once()).status == 200
         assert _about(place, repo_id) == before
         await place.put(f"repo/{repo_id}/secret0", "new")
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(30):
             while (await asking.once()).secrets["secret0"] != f"{VALUE}new":
-                assert asking.outcomes[-1].began - began < 2.5
+                assert asking.outcomes[-1].began - kept < 4
 
 
 async def test_ttl_shows_what_was_written_through_the_service_at_once(place: Place, repo_id: int) -> None:
@@ -126,7 +126,7 @@ async def test_stale_if_error_answers_while_vault_is_sealed_stopped_or_hangs(pla
 
         async def become(*, stale: bool) -> None:
             for service, _, asking in both:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     while await _is_stale(service, await asking.once()) is not stale:
                         pass
                 assert asking.outcomes[-1].secrets.keys() == {"secret0", "secret1", "secret2"}

@@ -1,6 +1,7 @@
 """The service's token ends, is used up, revoked, replaced or loses its policy, while pipelines ask."""
 
 import asyncio
+import math
 import os
 import time
 from pathlib import Path
@@ -16,20 +17,26 @@ def _logged(service: Service, words: str) -> bool:
     return any(words in line.get("event", "") for line in service.log)
 
 
-async def _lives_on(place: Place, repo_id: int, name: str, role: dict[str, Any]) -> tuple[str, int, int]:
-    """How many requests there were, and how many logins."""
+async def _lives_on(place: Place, repo_id: int, name: str, role: dict[str, Any]) -> tuple[str, int, float]:
+    """How many logins there were, and after how many seconds."""
     auth = await place.approle(name, **role)
     async with (
         place.service(auth) as (service, client),
         load(client, repo_id, clients=1, allowed={200}) as asking,
     ):
+        began = time.monotonic()
         await asyncio.sleep(SOAK)  # it is the time that matters
-    return name, len(asking.outcomes), sum(line.get("event") == "logged in to Vault" for line in service.log)
+        seconds = time.monotonic() - began
+        await asking.until(200)
+    return name, sum(line.get("event") == "logged in to Vault" for line in service.log), seconds
 
 
 async def _outlives_its_secret_id(place: Place, repo_id: int, folder: Path) -> None:
-    """It is renewed twice; then its maximum is near, logins fail, and say so; then there is another secret id."""
-    auth = await place.approle("outlives", token_ttl="3s", token_max_ttl="8s")
+    """It is renewed twice; then its maximum is near, logins fail, and say so; then there is another secret id.
+
+    Renewed after about 4 and 8 seconds, it gets less than its lease the second time: there are 5 for another login.
+    """
+    auth = await place.approle("outlives", token_ttl="6s", token_max_ttl="13s")
     file = folder / "secret-id"
     first = auth.pop("secret_id")
     file.write_text(first)
@@ -39,15 +46,15 @@ async def _outlives_its_secret_id(place: Place, repo_id: int, folder: Path) -> N
         load(client, repo_id, clients=1, allowed={200}) as asking,
     ):
         await asking.until(200)
+        began = time.monotonic()
         await place.call("POST", "auth/approle/role/outlives/secret-id/destroy", {"secret_id": first})
-        await eventually(lambda: _logged(service, "the login to Vault failed"), within=8)
+        await eventually(lambda: _logged(service, "the login to Vault failed"), within=30)
         assert (place.calls() - before)["auth/token/renew-self"] >= 2
         second = await place.secret_id("outlives")
         file.write_text(second)
         await eventually(lambda: sum(line.get("event") == "logged in to Vault" for line in service.log) >= 2)
-        began = time.monotonic()
         await asking.until(200, count=4)
-        await eventually(lambda: time.monotonic() - began > 2)  # the first token's maximum is over by then
+        await eventually(lambda: time.monotonic() - began > 13.5)  # the first token's maximum is over by then
         await asking.recovers()
     assert first not in "".join(service.raw_log)
     assert second not in "".join(service.raw_log)
@@ -65,11 +72,12 @@ async def test_tokens_that_end_soon_cost_no_request_even_if_the_next_login_fails
         _lives_on(place, repo_id, "five-uses", {"token_num_uses": 5}),
         _outlives_its_secret_id(place, repo_id, folder),
     )
-    logins = {name: logins for name, _, logins in results}
-    assert all(requests > SOAK for _, requests, _ in results), results
-    for name in ("two-seconds", "batch"):
-        assert SOAK / 2 <= logins[name] <= SOAK / 0.8 + 2, results
-    assert SOAK / 6 <= logins["renewed-to-six"] <= SOAK / 3 + 2, results
+    lives = {"two-seconds": (0.8, 2), "batch": (0.8, 2), "renewed-to-six": (3, 6)}
+    """Seconds after which a token is replaced, at the earliest and at the latest; a busy machine may be late."""
+    for name, logins, seconds in results:
+        earliest, latest = lives.get(name, (0, math.inf))
+        assert seconds / latest / 2 <= logins, results
+        assert not earliest or logins <= seconds / earliest + 4, results
 
 
 async def test_a_token_that_is_revoked_again_and_again_costs_no_request(place: Place, repo_id: int) -> None:

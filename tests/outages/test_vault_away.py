@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from tests.outages import Place, load
+from tests.outages import LONGEST, Place, load
 from tests.servers import Proxy
 
 
@@ -42,12 +42,12 @@ async def test_an_outage_shorter_than_the_budget_costs_no_request(place: Place, 
         proxy.drop()
         await asyncio.sleep(1.5)  # that is the outage
         proxy.mode = "pass"
-        await asking.recovers(within=2)
+        await asking.recovers()
         began = time.monotonic()
         await place.node.seal()
         await place.node.unseal()
-        assert time.monotonic() - began < 4, "too slow a machine to be a short outage"
-        await asking.recovers(within=2)
+        assert time.monotonic() - began < 6.5, "too slow a machine to be a short outage"
+        await asking.recovers()
 
 
 async def _hanging(place: Place, repo_id: int, auth: dict[str, str], seconds: float) -> None:
@@ -62,7 +62,7 @@ async def _hanging(place: Place, repo_id: int, auth: dict[str, str], seconds: fl
         await asking.until(503, count=2, under_way=True)
         proxy.mode = "pass"
         await asking.recovers()
-        assert asking.slowest() < seconds + 1
+        assert asking.slowest() < min(seconds + 5, LONGEST)
 
 
 async def _cut(place: Place, repo_id: int, auth: dict[str, str]) -> None:

@@ -501,7 +501,7 @@ class TestStale:
             await admin.put(f"{cached.folder}token", "x")
             await cached.values()
             cached.gate.hold(lambda _, __: True)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(2.9):  # and not the three of a connection
                 assert (await cached.answers.folder(cached.folder)).stale
             cached.gate.let_go.set()
 
@@ -641,11 +641,66 @@ class TestMemory:
             else:
                 getattr(memory, step)(where)
             assert memory.size == sum(kept.size for kept in memory._kept.values())
+            assert memory.next_expiry() == min((kept.at for kept in memory._kept.values()), default=math.inf) + 1000
+            assert len(memory._times) <= 2 * len(memory._kept) + 64
             assert 0 <= memory.size <= 6000
             assert (memory.size == 0) == (not memory._kept)
         clock.at += 1000
         memory.expire()
         assert memory.size == 0
+
+    def test_to_get_one_of_many_costs_no_more_than_to_get_the_only_one(self) -> None:
+        def steps(folders: int) -> int:
+            looked_at: list[float] = []
+
+            class Time(float):
+                """Notes each time that it is compared."""
+
+                @override
+                def __eq__(self, other: object) -> bool:
+                    looked_at.append(self)
+                    return float.__eq__(self, other)
+
+                @override
+                def __le__(self, other: float) -> bool:
+                    looked_at.append(self)
+                    return float.__le__(self, other)
+
+                @override
+                def __lt__(self, other: float) -> bool:
+                    looked_at.append(self)
+                    return float.__lt__(self, other)
+
+                __hash__ = float.__hash__
+
+            clock = Clock()
+            memory = Memory(keep=60, max_bytes=2**40, now=clock)
+            kept = _kept(1)
+            for number in range(folders):
+                memory.put(str(number), Kept(kept.snapshot, Time(clock.at - number % 50), size=1))
+            looked_at.clear()
+            for _ in range(10):
+                assert memory.get("0")
+                assert memory.next_expiry() > clock.at
+            return len(looked_at)
+
+        assert 0 < steps(20_000) <= 2 * steps(1)
+
+    @pytest.mark.parametrize("again", ["put", "drop"])
+    def test_what_is_replaced_or_dropped_time_and_again_leaves_nothing_behind(self, again: str) -> None:
+        clock = Clock()
+        memory = Memory(keep=60, max_bytes=MAX_BYTES, now=clock)
+        for _ in range(1000):
+            clock.at += 0.01
+            memory.put("a/", Kept(_kept(1).snapshot, clock.at))
+            if again == "drop":
+                memory.drop("a/")
+        assert len(memory._times) < 100
+        clock.at += 59.9
+        assert (memory.get("a/") is not None) == (again == "put")
+        clock.at += 0.1
+        assert memory.get("a/") is None
+        assert memory.next_expiry() == math.inf
 
     def test_nothing_kept_shows_its_values(self) -> None:
         kept = Kept(Snapshot({"a": Entry(1, live=True, data={"value": "sesame"})}), 1)

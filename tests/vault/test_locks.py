@@ -344,7 +344,7 @@ async def test_a_holder_who_is_cancelled_still_releases(bao: OpenBao, admin: Adm
                 await asyncio.Event().wait()
 
         task = asyncio.ensure_future(stay())
-        await asyncio.wait_for(inside.wait(), 5)
+        await asyncio.wait_for(inside.wait(), 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -369,13 +369,13 @@ async def test_a_release_that_comes_late_does_not_release_the_next_holders_lock(
 
         gate.hold(lambda method, _: method == "DELETE")
         one = asyncio.ensure_future(first())
-        await asyncio.wait_for(gate.arrived.wait(), 5)
+        await asyncio.wait_for(gate.arrived.wait(), 30)
         one.cancel()  # its time is up, while its lock is being removed
         two = asyncio.ensure_future(second())
         waiting = asyncio.ensure_future(entered.wait())
         await asyncio.wait({waiting}, timeout=0.3)  # long enough to get in, if it does not wait
         gate.let_go.set()
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 30)
         held = await admin.data(lock_of(path))
         leave.set()
         await two

@@ -368,7 +368,7 @@ class TestPatience:
             begun = time.monotonic()
             with budget.at_most(0.1), pytest.raises(TimeoutError):
                 await sender.send("GET", PATH, TOKEN)
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 2.9  # and not the three of a connection
 
     async def test_who_is_out_of_time_sends_nothing(self, nodes: Sequence[Node]) -> None:
         clock = Clock()

@@ -36,7 +36,9 @@ from woodpecker_vault.vault.connection import Connection, open_session, watched_
 from woodpecker_vault.vault.folders import VaultFolders
 from woodpecker_vault.vault.health import Health
 from woodpecker_vault.vault.kv import KV
+from woodpecker_vault.vault.lately import Lately, Noted
 from woodpecker_vault.vault.locks import Locks
+from woodpecker_vault.vault.reach import Reach
 from woodpecker_vault.vault.sending import Patience, Sender
 from woodpecker_vault.vault.shared import SharedReads
 from woodpecker_vault.vault.tokens import Tokens
@@ -100,7 +102,7 @@ class VaultRooms:
 
     kv: KV
     fresh: VaultFolders
-    answers: VaultFolders | CachedFolders
+    answers: Noted
     ready: Health
     log_in_again: Callable[[], Awaitable[None]]
 
@@ -130,15 +132,17 @@ async def vault_rooms(
     shared = SharedReads(budget)
     fresh = VaultFolders(kv, shared)
     folders = _sample_folders(_rules(settings.secrets))
+    lately = Lately(time.monotonic)
+    impatient = Adapter(sender, connection.namespace, patient=False)
     ready = Health(
-        Adapter(sender, patient=False),
+        impatient,
         AuthenticatedAdapter(sender, connection.namespace, tokens, patient=False),
         tokens,
         mount=mount,
-        folders=folders,
+        reach=Reach(impatient, tokens, mount=mount, layers=_rules(settings.secrets).layers, lately=lately),
         now=time.monotonic,
     )
-    rooms = VaultRooms(kv, fresh, fresh, ready, tokens.log_in_again)
+    rooms = VaultRooms(kv, fresh, Noted(fresh, lately), ready, tokens.log_in_again)
     living = [tokens.live()]
     if cache.mode != "off":
         timed = Timed(fresh, ttl=cache.ttl, now=time.monotonic)
@@ -151,7 +155,7 @@ async def vault_rooms(
             budget=budget,
             now=time.monotonic,
         )
-        rooms = replace(rooms, answers=answers)
+        rooms = replace(rooms, answers=Noted(answers, lately))
         living.append(memory.live(asyncio.sleep))
         if cache.mode == "validated" and folders:
             living.append(validated.introduce(f"{folders[-1]}/", asyncio.sleep))

@@ -3,6 +3,7 @@
 Off unless asked for: Vault's audit log does not show a read that was answered from memory.
 """
 
+import heapq
 import logging
 import math
 from collections import OrderedDict
@@ -20,6 +21,9 @@ from woodpecker_vault.vault.shared import SharedReads
 
 _ENTRY_BYTES = 512
 """What an entry takes besides its data, roughly."""
+
+_MOST_OUTDATED = 64
+"""Times of expiry that are not needed any more, but not removed yet, beside as many as there are snapshots."""
 
 _SOONEST, _LATEST = 0.1, 1.0
 """Seconds between two looks for what has expired."""
@@ -57,6 +61,10 @@ class Kept:
 class Memory:
     """What is kept, bounded in size; the longest unused goes first.
 
+    A heap knows what expires next, so that no call looks at every snapshot. A time stays in it when its snapshot is
+    replaced or dropped, and is passed over when it gets to the top; when most of the heap is of that kind, it is built
+    anew.
+
     Args:
         keep: seconds for which a snapshot is of any use after it was true last.
         max_bytes: how much room all of it may take, roughly.
@@ -68,6 +76,7 @@ class Memory:
         self._max_bytes = max_bytes
         self._now = now
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._times: list[tuple[float, str]] = []
         self.size = 0
         self.writes = 0
 
@@ -87,6 +96,10 @@ class Memory:
             return
         self._kept[where] = replace(kept, size=size)
         self.size += size
+        heapq.heappush(self._times, (kept.at, where))
+        if len(self._times) > 2 * len(self._kept) + _MOST_OUTDATED:
+            self._times = [(one.at, where) for where, one in self._kept.items()]
+            heapq.heapify(self._times)
         while self.size > self._max_bytes:
             self.drop(next(iter(self._kept)))
 
@@ -105,12 +118,22 @@ class Memory:
     def expire(self) -> None:
         """Let go of everything that is too old to be used."""
         oldest = self._now() - self._keep
-        for where in [where for where, kept in self._kept.items() if kept.at <= oldest]:
-            self.drop(where)
+        while self._first_time() <= oldest:
+            self.drop(self._times[0][1])
 
     def next_expiry(self) -> float:
         """When something expires; infinite if nothing is kept."""
-        return min((kept.at for kept in self._kept.values()), default=math.inf) + self._keep
+        return self._first_time() + self._keep
+
+    def _first_time(self) -> float:
+        """When the oldest snapshot was true last; infinite if nothing is kept."""
+        while self._times:
+            at, where = self._times[0]
+            kept = self._kept.get(where)
+            if kept is not None and kept.at == at:
+                return at
+            heapq.heappop(self._times)
+        return math.inf
 
     async def live(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         """Let go of values when they expire, even if nobody asks any more; until cancelled."""

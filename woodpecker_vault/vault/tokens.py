@@ -56,7 +56,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Held:
-    """The token in use."""
+    """The token in use.
+
+    ``lives`` is what Vault said when it was asked because a login or a renewal had been refused; ``None`` if that is
+    not known. ``may_look_up`` says that this very token could look itself up before.
+    """
 
     grant: Grant
     version: object
@@ -65,6 +69,8 @@ class _Held:
     due: float
     uses_left: float
     renewable: bool
+    may_look_up: bool = False
+    lives: bool | None = None
     failures: int = 0
     dead_at: float = -math.inf
     denied: dict[str, float] = field(default_factory=dict)
@@ -102,6 +108,7 @@ class Tokens:
         self._retired: list[tuple[float, str]] = []
         self._login: asyncio.Task[_Held] | None = None
         self._lookup: asyncio.Task[bool] | None = None
+        self._in_question: set[str] = set()
         self._failure: Problem | None = None
         self._failures = 0
         self._try_again_at = -math.inf
@@ -120,7 +127,7 @@ class Tokens:
             try:
                 await self._replaced()
             except Problem:
-                log.debug("what there is to log in with has changed, but does not work; the token in use stays")
+                log.debug("the changed credentials do not work (yet)")
         held = self._held
         while held is None or not self._usable(held):
             held = await self._replaced()
@@ -147,8 +154,8 @@ class Tokens:
         if now - held.dead_at >= _KNOWN_DEAD:
             if now - held.denied.get(url, -math.inf) < _KNOWN_DENIED:
                 return await self._with_newer_policies(held)
+            self._in_question.add(url)
             if await self._lives(held):
-                _note_denied(held, url, self._now())
                 return await self._with_newer_policies(held)
             held.dead_at = self._now()
         if self._held is not held:
@@ -191,9 +198,6 @@ class Tokens:
         self._held, self._retired = None, []
         await asyncio.gather(*map(self._revoke, tokens))
 
-    def _works(self) -> bool:
-        return self._held is not None and self._usable(self._held)
-
     def _usable(self, held: _Held) -> bool:
         """Whether it is worth a try. A token that somebody else made is: there is no other, and Vault knows best."""
         return not self._replaceable(held) or (held.uses_left > 0 and self._now() < held.ends)
@@ -211,6 +215,15 @@ class Tokens:
         return await asyncio.shield(self._login)
 
     async def _log_in(self) -> _Held:
+        try:
+            return await self._new_login()
+        except LoginRefused:
+            if self._held is not None:
+                with contextlib.suppress(Problem):  # then nothing is known of it
+                    await self._look(self._held)
+            raise
+
+    async def _new_login(self) -> _Held:
         version, since = self._method.version(), self._now()
         with self._budget.begun():
             try:
@@ -225,16 +238,13 @@ class Tokens:
                 ) from error
             except Problem:
                 raise
-            except Exception as error:  # whatever a library of a login raises, the token in use stays
+            except Exception as error:  # whatever a library of a login raises, the token in use is kept
                 raise Unavailable("The login failed unexpectedly.", cause=type(error).__name__) from error
         old = self._held
         if old is not None and old.grant.ours and old.grant.token != grant.token:
             self._retired.append((self._now() + self._budget.seconds, old.grant.token))
-        if grant.token and (old is None or old.grant.token != grant.token):
-            log.info(
-                "logged in to Vault",
-                extra={"login": self._method.method, "lease": grant.lease, "renewable": grant.renewable},
-            )
+        if grant.token and (old is None or _told_of(old.grant) != _told_of(grant)):
+            _tell(self._method.method, grant)
         self._held = held = _Held(
             grant,
             version,
@@ -243,6 +253,7 @@ class Tokens:
             due=self._due(since, grant.lease) if grant.known else self._now() + _ASK_AGAIN,
             uses_left=grant.uses or math.inf,
             renewable=grant.renewable,
+            may_look_up=self._method.method == "token" and grant.known and not grant.refused,
         )
         return held
 
@@ -259,17 +270,34 @@ class Tokens:
             self._try_again_at = self._now() + self._pause(self._failures, longest)
             self._failures += 1
             log.warning(
-                "the login to Vault failed; %s",
-                "the token in use stays, and it is tried again" if self._works() else "it is tried again",
+                "the login to Vault failed%s; it is tried again",
+                self._token_in_use(self._failure),
                 extra={"login": self._method.method, "cause": self._failure.cause or self._failure.detail},
             )
         self._changed.set()
+
+    def _token_in_use(self, failure: Problem) -> str:
+        """What is known of the token in use after a login that failed; nothing unless Vault has said it just now."""
+        held = self._held
+        if held is None or not isinstance(failure, LoginRefused):
+            return ""
+        if held.lives is False:
+            return ", and the token from before is no longer valid"
+        return ", the token in use stays" if held.lives and self._usable(held) else ""
+
+    async def _look(self, held: _Held) -> None:
+        """Have Vault say whether the token lives; where it does not let it look itself up, that remains open."""
+        held.lives = None
+        if await self._lives(held):
+            held.lives = True
+        elif self._may_look_up or held.may_look_up:
+            held.lives = False
 
     async def _lives(self, held: _Held) -> bool:
         """Whether Vault still knows the token; all who ask at once share one look."""
         if self._lookup is None:
             self._lookup = asyncio.ensure_future(self._look_up(held.grant.token))
-            self._lookup.add_done_callback(self._looked_up)
+            self._lookup.add_done_callback(lambda lookup: self._looked_up(held, lookup))
         return await asyncio.shield(self._lookup)
 
     async def _look_up(self, token: str) -> bool:
@@ -282,10 +310,14 @@ class Tokens:
         self._may_look_up = True
         return True
 
-    def _looked_up(self, lookup: "asyncio.Task[bool]") -> None:
+    def _looked_up(self, held: _Held, lookup: "asyncio.Task[bool]") -> None:
+        """Note the result for all who asked, as some of them may be gone: a request ends at its first denial."""
         self._lookup = None
-        if not lookup.cancelled():
-            lookup.exception()  # whoever waited for it has it, if anybody did
+        urls, self._in_question = self._in_question, set()
+        # Whoever waited for an error has it, if anybody did.
+        if not lookup.cancelled() and lookup.exception() is None and lookup.result():
+            for url in urls:
+                _note_denied(held, url, self._now())
 
     async def _with_newer_policies(self, held: _Held) -> str | None:
         """A token keeps the policies that it was born with; a new one may have more. Not asked for at every denial."""
@@ -352,10 +384,13 @@ class Tokens:
         if held is not None and held.grant.known and not self._replaceable(held):
             if not held.renewable:
                 held.due = math.inf
-                log.warning(
-                    "the token in vault.auth ends and cannot be renewed any further: it is time for another one",
-                    extra={"seconds_left": round(held.ends - self._now())},
-                )
+                if held.lives is False:
+                    log.error("the token in vault.auth is no longer valid: provide a new one")
+                else:
+                    log.warning(
+                        "the token in vault.auth is about to expire and cannot be renewed: provide a new one",
+                        extra={"seconds_left": round(held.ends - self._now())},
+                    )
             return
         with contextlib.suppress(Problem):  # it has been logged, and the next attempt is planned
             await self._replaced()
@@ -375,11 +410,20 @@ class Tokens:
                 # At least four attempts before it ends.
                 pause = min(self._pause(held.failures), max(0.05, (held.ends - self._now()) / 4))
                 held.due, held.failures = self._now() + pause, held.failures + 1
-                log.warning("the token could not be renewed; it is tried again", extra={"cause": problem.cause})
-                return self._now() < held.ends
+                in_time = self._now() < held.ends
+                log.warning(
+                    "the token could not be renewed; it is tried again"
+                    if in_time
+                    else "the token could not be renewed before its lease ended",
+                    extra={"cause": problem.cause or problem.detail},
+                )
+                return in_time
             except (Problem, Missing) as problem:
                 log.warning("Vault does not renew the token", extra={"cause": getattr(problem, "cause", "")})
                 held.renewable = False
+                if not self._replaceable(held):
+                    with contextlib.suppress(Problem):  # then nothing is known of it
+                        await self._look(held)
                 return False
         held.ends, held.due, held.failures = before + lease, self._due(before, lease), 0
         held.renewable = lease >= _CAPPED * held.grant.lease
@@ -399,7 +443,24 @@ class Tokens:
                 with translated("revoke a token"):
                     await TokenApi(WithToken(self._adapter, token)).revoke_self()
             except (Problem, Missing) as problem:
-                log.info("a token was not revoked; it ends by itself", extra={"cause": getattr(problem, "cause", "")})
+                log.info("a token was not revoked", extra={"cause": getattr(problem, "cause", "")})
+
+
+def _told_of(grant: Grant) -> tuple[str, bool, str]:
+    """What of a token the log is told: when it differs, there is something new to tell."""
+    return grant.token, grant.known, grant.refused
+
+
+def _tell(method: str, grant: Grant) -> None:
+    """Say in the log what is known of a new token: a login is one only if Vault said so."""
+    if not grant.token:
+        return  # an agent on the way adds its own, of which nothing is known here
+    if not grant.known:
+        log.warning("Vault could not be asked about the token in vault.auth; it is used as it is, and looked up later")
+    elif grant.refused:
+        log.warning("Vault does not confirm the token in vault.auth: %s", grant.refused)
+    else:
+        log.info("logged in to Vault", extra={"login": method, "lease": grant.lease, "renewable": grant.renewable})
 
 
 def _no_other_token() -> TokenRefused:

@@ -1,6 +1,7 @@
 """A token that somebody else made: what Vault knows of it, and what it does not tell."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,15 @@ class TestLogin:
     async def test_one_that_may_not_ask_about_itself_is_used_as_it_is(self, bao: OpenBao, admin: Admin) -> None:
         token = await made(admin, no_default_policy=True, policies=["ci"], ttl="10m")
         async with login_adapter(bao) as adapter:
-            assert await Token(token=SecretStr(token)).login(adapter) == Grant(token)
+            grant = await Token(token=SecretStr(token)).login(adapter)
+        assert "look itself up" in grant.refused
+        assert replace(grant, refused="") == Grant(token)
 
     async def test_so_is_one_where_there_is_no_such_namespace(self, bao: OpenBao) -> None:
         async with login_adapter(Connection(bao.address, namespace="no-such-team")) as adapter:
-            assert await Token(token=SecretStr(bao.token)).login(adapter) == Grant(bao.token)
+            grant = await Token(token=SecretStr(bao.token)).login(adapter)
+        assert "namespace" in grant.refused
+        assert replace(grant, refused="") == Grant(bao.token)
 
     async def test_so_is_one_that_vault_cannot_be_asked_about_now(self) -> None:
         async with login_adapter(Connection(f"http://127.0.0.1:{free_port()}")) as adapter:

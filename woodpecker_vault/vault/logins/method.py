@@ -22,6 +22,7 @@ class Grant:
         uses: how many requests it is good for; 0 for any number.
         ours: whether a login of ours made it, and it can be revoked.
         known: whether Vault could be asked about it.
+        refused: why Vault, when it was asked about it, did not confirm it; empty if it did.
     """
 
     token: str = field(repr=False)
@@ -30,6 +31,7 @@ class Grant:
     uses: int = 0
     ours: bool = False
     known: bool = True
+    refused: str = ""
 
     @classmethod
     def from_login(cls, answer: Mapping[str, Any]) -> "Grant":

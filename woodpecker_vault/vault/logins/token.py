@@ -34,8 +34,10 @@ class Token(Method):
         token = text_in(self.token_file) if self.token_file else self.token.get_secret_value()
         try:
             found = (await TokenApi(WithToken(adapter, token)).lookup_self())["data"]
-        except (Forbidden, InvalidPath):  # the latter where the namespace is none
-            return Grant(token)
+        except Forbidden:
+            return Grant(token, refused="it is not valid, or its policies do not let it look itself up")
+        except InvalidPath:
+            return Grant(token, refused="there is no such namespace, or what answers is not Vault")
         except (VaultError, aiohttp.ClientError, OSError):
             return Grant(token, known=False)
         return Grant(
