@@ -60,9 +60,9 @@ class TestDecide:
         pipeline = Pipeline(event="pull_request", from_fork=True)
         assert not decide(stored("push", forks="allow"), pipeline, forks_allowed=True).given
 
-    @pytest.mark.parametrize("event", ["push", "cron", "release", "pull_request", "pull_request_closed"])
+    @pytest.mark.parametrize("event", ["push", "cron", "pull_request", "pull_request_closed"])
     def test_gives_a_secret_for_a_branch_that_the_forge_vouches_for(self, event: str) -> None:
-        pipeline = Pipeline(event=event, branch="release/1")
+        pipeline = Pipeline(event=event, branch="release/1", refspec="fix:release/1")
         secret = stored(event, "pull_request", branches=("main", "release/*"))
         assert decide(secret, pipeline, forks_allowed=False) == ALLOWED
 
@@ -71,7 +71,7 @@ class TestDecide:
         verdict = decide(stored("push", branches=("main", "release/*")), pipeline, forks_allowed=False)
         assert verdict == Verdict("branch feature is not among main, release/*")
 
-    @pytest.mark.parametrize("event", ["manual", "deployment", "tag"])
+    @pytest.mark.parametrize("event", ["manual", "deployment", "tag", "release"])
     def test_withholds_it_where_the_branch_is_the_callers_choice(self, event: str) -> None:
         pipeline = Pipeline(event=event, branch="main")
         verdict = decide(stored(event, branches=("main", "**")), pipeline, forks_allowed=False)

@@ -286,9 +286,9 @@ SIGNED_OTHERWISE = {
     "no alg": (Signing(parameters=";created={now}"), "alg must be"),
     "no created": (Signing(parameters=';alg="ed25519"'), "no created time"),
     "no parameters": (Signing(parameters=""), "alg must be"),
-    "created too long ago": (Signing(parameters=';created={old};alg="ed25519"'), "s old (at most 30 s)"),
-    "created at the epoch": (Signing(parameters=';created=0;alg="ed25519"'), "s old (at most 30 s)"),
-    "created before the epoch": (Signing(parameters=';created=-1;alg="ed25519"'), "s old (at most 30 s)"),
+    "created too long ago": (Signing(parameters=';created={old};alg="ed25519"'), "s old (at most 15 s)"),
+    "created at the epoch": (Signing(parameters=';created=0;alg="ed25519"'), "s old (at most 15 s)"),
+    "created before the epoch": (Signing(parameters=';created=-1;alg="ed25519"'), "s old (at most 15 s)"),
     "created in the future": (Signing(parameters=';created={future};alg="ed25519"'), "in the future (at most 5 s)"),
     "created a fraction": (Signing(parameters=';created={now}.5;alg="ed25519"'), "not a whole number"),
     "created a text": (Signing(parameters=';created="{now}";alg="ed25519"'), "not a whole number"),
@@ -497,7 +497,7 @@ UNSIGNED = {
     "a bad name": ("DELETE", "/repo/1/secrets/..", None),
     "a bad page": ("GET", "/repo/1/secrets?page=x", None),
     "no JSON": ("POST", "/secrets", b"{"),
-    "a body that is too large": ("POST", "/secrets", b" " * 1_048_577),
+    "a body that is too large": ("POST", "/secrets", b" " * (16 * 1024 * 1024 + 1)),
     "an open route with a slash": ("GET", "/healthz/", None),
     "an open route with two slashes": ("GET", "//healthz", None),
     "an open route in capitals": ("GET", "/HEALTHZ", None),
@@ -661,7 +661,7 @@ class TestARequestIsAccepted:
         headers = signed_headers(client.key, client.url + path, None, int(time.time()))
         assert (await client.raw("GET", f"{path}?", None, headers)).status == 200
 
-    @pytest.mark.parametrize("age", [0, 25, -3])
+    @pytest.mark.parametrize("age", [0, 10, -3])
     async def test_while_it_is_fresh(self, age: float, client: Client) -> None:
         assert (await client.send("POST", "/secrets", pipeline_body(), age=age)).status == 200
 
@@ -1048,10 +1048,10 @@ class TestABodyMayHave:
             assert_problem(await own.client.send("PUT", "/nowhere", body=BODY * 2), 413)
 
     @large
-    async def test_a_megabyte_and_not_a_byte_more(self, client: Client) -> None:
-        padded = BODY + b" " * (1_048_576 - len(BODY))
+    async def test_sixteen_mebibytes_and_not_a_byte_more(self, client: Client) -> None:
+        padded = BODY + b" " * (16 * 1024 * 1024 - len(BODY))
         assert (await client.send("POST", "/secrets", body=padded)).status == 200
-        assert_problem(await client.send("POST", "/secrets", body=padded + b" "), 413, "1048576 bytes")
+        assert_problem(await client.send("POST", "/secrets", body=padded + b" "), 413, "16777216 bytes")
 
     async def test_an_encoding_and_is_digested_as_received(self, client: Client) -> None:
         packed = gzip.compress(BODY)
@@ -1255,7 +1255,7 @@ class TestTheLog:
             "unsigned": await client.raw("GET", path, None, {}),
             "unrouted": await client.send("GET", unique("/nowhere")),
             "unallowed": await client.send("PATCH", unique(path)),
-            "large": await client.send("POST", "/secrets", body=b" " * 1_048_577),
+            "large": await client.send("POST", "/secrets", body=b" " * (16 * 1024 * 1024 + 1)),
         }
         statuses = [reply.status for reply in replies.values()]
         assert statuses == [201, 409, 200, 204, 404, 422, 400, 401, 404, 405, 413]
@@ -1394,3 +1394,36 @@ class TestAskedToStop:
             started = time.monotonic()
             assert await own.service.stop() == 0
             assert time.monotonic() - started < 8  # it would wait for nine
+
+
+class TestTheAlphaForm:
+    """A repository's admin can have his own pipeline's body signed for any path, but nothing else."""
+
+    @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
+    async def test_refuses_a_pipelines_body(self, method: str, client: Client, admin: Admin, repo_id: int) -> None:
+        await admin.put(f"woodpecker/repo/{repo_id}/token", "one")
+        many, one = f"/repo/{repo_id}/secrets", f"/repo/{repo_id}/secrets/token"
+        stolen = json.dumps(pipeline_body({"id": repo_id + 1})).encode()
+        for path in (one,) if method in {"PUT", "DELETE"} else (many,) if method == "POST" else (one, many):
+            reply = await client.send(method, unique(path), body=stolen)
+            assert_problem(reply, 401, "made for something else")
+            assert b"one" not in reply.body
+        assert await admin.data(f"woodpecker/repo/{repo_id}/token") == {"value": "one"}
+
+    async def test_takes_the_digest_of_an_empty_body(self, client: Client, repo_id: int) -> None:
+        assert (await client.send("GET", unique(f"/repo/{repo_id}/secrets"), body=b"")).status == 200
+
+    @pytest.mark.parametrize(
+        ("alpha", "statuses"),
+        [("off", [404, 404, 404, 404, 404]), ("read", [200, 404, 404, 404, 404]), ("write", [200, 422, 404, 404, 404])],
+    )
+    async def test_is_served_as_far_as_the_settings_say(self, alpha: str, statuses: list[int], serve: Serve) -> None:
+        async with serve(secrets={"alpha": alpha}) as own:
+            many, one = "/repo/999999/secrets", "/repo/999999/secrets/token"
+            document = {"name": "", "value": "x"}
+            asks = [("GET", many, None), ("POST", many, document), ("GET", one, None), ("PUT", one, {"value": "x"})]
+            replies = [await own.client.send(*ask) for ask in [*asks, ("DELETE", f"{one}?x", None)]]
+            assert [reply.status for reply in replies] == statuses
+            assert (await own.client.send("POST", "/secrets", pipeline_body())).status == 200
+            if alpha == "off":
+                assert_problem(replies[0], 404, "secrets.alpha")

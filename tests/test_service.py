@@ -885,7 +885,7 @@ GIVEN_BY_BRANCH = [
     ("v(1)", "push", "v(1)", True),
     ("[ab", "push", "a", False),
     ("main", "cron", "main", True),
-    ("main", "release", "main", True),
+    ("main", "release", "main", False),
     ("main", "pull_request", "main", True),
     ("main", "pull_request", "feature", False),
     ("main", "pull_request_closed", "main", True),
@@ -952,7 +952,9 @@ class TestAPipelineGets:
         self, repo: Repository, *, branches: str, event: str, branch: str, given: bool
     ) -> None:
         await repo.put("token", "one", branches=branches, events=",".join([*DEFAULT_EVENTS, "pull_request"]))
-        assert ("token" in await repo.given(event=event, branch=branch, ref="refs/pull/7/head")) is given
+        assert (
+            "token" in await repo.given(event=event, branch=branch, ref="refs/pull/7/head", refspec=f"fix:{branch}")
+        ) is given
 
     async def test_a_secret_for_branches_that_are_continued(self, repo: Repository) -> None:
         await repo.put("token", "one", **{"branches": "main", "branches.2": "release/*,next"})
@@ -1282,7 +1284,8 @@ class TestTemplates:
         segment = branch.replace("%", "%25").replace("/", "%2F")
         await custom.admin.put(f"layers/branch/{segment}/token", "one", events="push,manual,tag,pull_request")
         assert await self._asked(custom, {}, branch=branch) == {"token": "one"}
-        assert await self._asked(custom, {}, branch=branch, event="pull_request") == {"token": "one"}
+        assert await self._asked(custom, {}, refspec=f"fix:{branch}", event="pull_request") == {"token": "one"}
+        assert await self._asked(custom, {}, branch=branch, event="pull_request") == {}
         assert await self._asked(custom, {}, branch=segment if segment != branch else "x") == {}
         for event in ("manual", "tag", "deployment"):
             assert await self._asked(custom, {}, branch=branch, event=event) == {}

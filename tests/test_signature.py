@@ -624,3 +624,24 @@ class TestLoadPublicKey:
             pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
             with pytest.raises(ValueError, match="not an ed25519 one"):
                 load_public_key(pem)
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            "00" * 32,
+            "01" + "00" * 31,
+            "01" + "00" * 30 + "80",
+            "ec" + "ff" * 30 + "7f",
+            "ed" + "ff" * 30 + "7f",
+            "ee" + "ff" * 30 + "7f",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+        ],
+    )
+    def test_refuses_a_key_for_which_anybody_can_sign(self, raw: str) -> None:
+        der = bytes.fromhex("302a300506032b6570032100" + raw)
+        pem = f"-----BEGIN PUBLIC KEY-----\n{base64.b64encode(der).decode()}\n-----END PUBLIC KEY-----\n"
+        with pytest.raises(ValueError, match="PEM public key|weak"):
+            load_public_key(pem)

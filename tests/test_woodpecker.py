@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from woodpecker_vault.errors import BadRequest, Invalid
+from woodpecker_vault.errors import BadRequest, Invalid, SignatureRefused
 from woodpecker_vault.woodpecker import (
     EVENTS,
+    PULL_REQUEST_EVENTS,
     Page,
     Pipeline,
     PipelineRequest,
@@ -18,6 +19,7 @@ from woodpecker_vault.woodpecker import (
     SecretBody,
     check_events,
     check_images,
+    check_made_for_alpha,
     repo_id_from_url,
     secret_answer,
     secret_id,
@@ -49,7 +51,7 @@ class TestPipelineRequest:
                 "trusted": {"network": false, "volumes": false, "security": false}
               },
               "pipeline": {
-                "id": 100, "number": 12, "event": "pull_request", "branch": "main", "ref": "refs/pull/1/head",
+                "id": 100, "number": 12, "event": "pull_request", "branch": "main", "ref": "refs/pull/1/head", "refspec": "fix:main",
                 "commit": "2fff90f8d288a4640e90f05049fe30e61a14fd50", "author": "octocat", "from_fork": true
               },
               "netrc": {"machine": "forge.example", "login": "octocat", "password": "netrc-password", "type": "gitea"}
@@ -68,6 +70,7 @@ class TestPipelineRequest:
             "number": 12,
             "event": "pull_request",
             "branch": "main",
+            "refspec": "fix:main",
             "from_fork": True,
         }
 
@@ -136,15 +139,46 @@ class TestPipelineRequest:
 
 
 class TestVouchedBranch:
-    @pytest.mark.parametrize(
-        "event", ["push", "cron", "release", "pull_request", "pull_request_closed", "pull_request_metadata"]
-    )
+    @pytest.mark.parametrize("event", ["push", "cron"])
     def test_is_the_branch_where_the_forge_vouches_for_it(self, event: str) -> None:
-        assert Pipeline(event=event, branch="main").vouched_branch == "main"
+        assert Pipeline(event=event, branch="main", refspec="a:b").vouched_branch == "main"
 
-    @pytest.mark.parametrize("event", ["tag", "manual", "deployment", "comment", ""])
+    @pytest.mark.parametrize("event", sorted(PULL_REQUEST_EVENTS))
+    def test_of_a_pull_request_is_its_target(self, event: str) -> None:
+        assert Pipeline(event=event, branch="main", refspec="main:release/1").vouched_branch == "release/1"
+
+    @pytest.mark.parametrize("refspec", ["", "main", ":main", "main:", ":", "a:b:main"])
+    def test_of_a_pull_request_is_empty_where_no_target_is_named(self, refspec: str) -> None:
+        assert not Pipeline(event="pull_request", branch="main", refspec=refspec).vouched_branch
+
+    @pytest.mark.parametrize("event", ["tag", "release", "manual", "deployment", "comment", ""])
     def test_is_empty_elsewhere(self, event: str) -> None:
-        assert not Pipeline(event=event, branch="main").vouched_branch
+        assert not Pipeline(event=event, branch="main", refspec="main:main").vouched_branch
+
+
+class TestCheckMadeForAlpha:
+    @pytest.mark.parametrize("method", ["GET", "DELETE"])
+    def test_takes_no_body_for_what_needs_none(self, method: str) -> None:
+        check_made_for_alpha(method, b"")
+        for sent in (body(), b"{}", b" ", b'{"name":"token"}'):
+            with pytest.raises(SignatureRefused, match="takes no body"):
+                check_made_for_alpha(method, sent)
+
+    @pytest.mark.parametrize("method", ["POST", "PUT"])
+    @pytest.mark.parametrize("key", ["repo", "pipeline", "netrc", "configuration", "Repo"])
+    def test_refuses_the_body_of_another_extension(self, method: str, key: str) -> None:
+        with pytest.raises(SignatureRefused, match="made for something else"):
+            check_made_for_alpha(method, json.dumps({"name": "token", "value": "x", key: None}).encode())
+
+    @pytest.mark.parametrize("method", ["POST", "PUT"])
+    @pytest.mark.parametrize("sent", [b"", b"nonsense", b"[]", b"5", b"\xff", b"[" * 100_000])
+    def test_understands_nothing_but_an_object(self, method: str, sent: bytes) -> None:
+        with pytest.raises(BadRequest):
+            check_made_for_alpha(method, sent)
+
+    @pytest.mark.parametrize("method", ["POST", "PUT"])
+    def test_takes_a_secret(self, method: str) -> None:
+        check_made_for_alpha(method, b'{"id":0,"repo_id":7,"name":"repo","value":"pipeline","events":["push"]}')
 
 
 class TestSecretBody:

@@ -5,7 +5,8 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+from urllib.parse import unquote
 
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -51,10 +52,11 @@ class Limits:
     """What a request may take: time, bytes, and the path it must come under."""
 
     budget: Budget
-    max_body_bytes: int = 1_048_576
+    max_body_bytes: int = 16 * 1024 * 1024
     base_path: str = ""
     proxy_strips_base_path: bool = False
-    freshness: Freshness = field(default_factory=lambda: Freshness(max_age=30.0, max_clock_skew=5.0))
+    alpha: Literal["off", "read", "write"] = "write"
+    freshness: Freshness = field(default_factory=lambda: Freshness(max_age=15.0, max_clock_skew=5.0))
 
 
 @dataclass(slots=True)
@@ -137,6 +139,8 @@ def create_app(
     )
     base = "" if limits.proxy_strips_base_path else limits.base_path
     routes = _Routes(service, ready, metrics, caller)
+    reading = _alpha(served=limits.alpha != "off")
+    writing = _alpha(served=limits.alpha == "write")
     one, many = base + r"/repo/{repo_id:[^/]*}/secrets/{name:[^/]*}", base + r"/repo/{repo_id:[^/]*}/secrets"
     app.router.add_routes(
         [
@@ -144,11 +148,11 @@ def create_app(
             web.get("/readyz", routes.readyz, allow_head=False),
             web.get("/metrics", routes.metrics, allow_head=False),
             web.post(base + "/secrets", routes.pipeline_secrets, expect_handler=_expect),
-            web.get(many, routes.list_secrets, allow_head=False, expect_handler=_expect),
-            web.post(many, guard.once(routes.create_secret), expect_handler=_expect),
-            web.get(one, routes.get_secret, allow_head=False, expect_handler=_expect),
-            web.put(one, guard.once(routes.update_secret), expect_handler=_expect),
-            web.delete(one, guard.once(routes.delete_secret), expect_handler=_expect),
+            web.get(many, reading(routes.list_secrets), allow_head=False, expect_handler=_expect),
+            web.post(many, writing(guard.once(routes.create_secret)), expect_handler=_expect),
+            web.get(one, reading(routes.get_secret), allow_head=False, expect_handler=_expect),
+            web.put(one, writing(guard.once(routes.update_secret)), expect_handler=_expect),
+            web.delete(one, writing(guard.once(routes.delete_secret)), expect_handler=_expect),
         ]
     )
     return app
@@ -306,6 +310,21 @@ async def _expect(_request: web.Request) -> None:
     """Promise nothing: a stranger is not asked for his body. :meth:`_Guard.verify` asks for it when it is time."""
 
 
+def _alpha(*, served: bool) -> Callable[[_Handler], _Handler]:
+    """For a route of the alpha form: nothing where it is switched off, and only what was signed for this form."""
+
+    def wrapped(handler: _Handler) -> _Handler:
+        async def checked(request: web.Request) -> web.StreamResponse:
+            if not served:
+                raise NotFound("This part of the alpha form is switched off: see secrets.alpha.")
+            woodpecker.check_made_for_alpha(request.method, request[BODY])
+            return await handler(request)
+
+        return checked
+
+    return wrapped
+
+
 def _verifying(guard: _Guard, open_paths: frozenset[str]) -> Any:
     @web.middleware
     async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -326,7 +345,7 @@ def _answering(
     @web.middleware
     async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:
         started = clocks.steady()
-        exchange = Exchange(new_request_id(), request.method, request.rel_url.raw_path)
+        exchange = Exchange(new_request_id(), request.method, _shown_path(request, limits.base_path))
         request[EXCHANGE] = exchange
         try:
             try:
@@ -345,6 +364,15 @@ def _answering(
             asyncio.get_running_loop().call_soon(observe, exchange)  # the answer does not wait for the log
 
     return middleware
+
+
+def _shown_path(request: web.Request, base_path: str) -> str:
+    """The path for the log, without ``server.base_path`` however it is spelled: whoever knows that may come closer."""
+    path = request.rel_url.raw_path
+    if not base_path:
+        return path
+    decoded = unquote(path)
+    return decoded.replace(base_path, "") if base_path in decoded else path
 
 
 def _problem(error: Exception, request: web.Request) -> Problem:

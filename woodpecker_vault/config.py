@@ -201,7 +201,7 @@ class Server(_Section):
     tls_cert: File = ""
     tls_key: File = ""
     request_timeout: Seconds = 8.0
-    max_body_bytes: Annotated[int, Field(gt=0)] = 1_048_576
+    max_body_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
 
     @model_validator(mode="after")
     def _tls_whole(self) -> "Server":
@@ -220,7 +220,7 @@ class Woodpecker(_Section):
     server_url: Annotated[str, AfterValidator(_url_or_none)] = ""
     token_file: File = ""
     ca_cert: Annotated[str, AfterValidator(_authority)] = ""
-    max_age: Seconds = 30.0
+    max_age: Seconds = 15.0
     max_clock_skew: Annotated[float, Field(ge=0, le=3600)] = 5.0
 
     @model_validator(mode="after")
@@ -287,6 +287,7 @@ class Secrets(_Section):
 
     mount: Annotated[str, AfterValidator(_mount)] = "secret"
     repo: Annotated[str, AfterValidator(_repo_folder)] = "woodpecker/repo/{repo_id}/"
+    alpha: Literal["off", "read", "write"] = "write"
     layers: Annotated[list[Annotated[str, AfterValidator(_layer)]], Array] = [
         "woodpecker/global/",
         "woodpecker/org/{org_id}/",

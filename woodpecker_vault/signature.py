@@ -28,8 +28,13 @@ LABEL = "woodpecker-ci-extensions"
 _DIGESTS = {"sha-256": hashlib.sha256, "sha-512": hashlib.sha512}
 """The active algorithms of RFC 9530 section 5 that are fit for this."""
 
-_MAX_FIELD = 4096
+_MAX_FIELD = 512
 """Characters of a structured field: parsing takes quadratic time, and strangers may send one."""
+
+_P = 2**255 - 19
+_ORDER_8_Y = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+_SMALL_ORDER_Y = frozenset({0, 1, _P - 1, _ORDER_8_Y, _P - _ORDER_8_Y})
+"""The y of every ed25519 point of order 1, 2, 4 or 8, under which a signature can be made without a private key."""
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
@@ -63,6 +68,9 @@ def load_public_key(pem: str) -> Ed25519PublicKey:
         raise ValueError("not a PEM public key (-----BEGIN PUBLIC KEY-----)") from error
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError("a public key, but not an ed25519 one")
+    y = int.from_bytes(key.public_bytes_raw(), "little") % 2**255  # the highest bit is the sign of x (RFC 8032, 5.1.2)
+    if y % _P in _SMALL_ORDER_Y:
+        raise ValueError("a weak ed25519 key (a point of small order): anybody could sign for it")
     return key
 
 
@@ -270,6 +278,8 @@ def _request_targets(target: str) -> Iterator[bytes]:
     received = target.encode("utf-8", "surrogateescape")
     if _CONTROL.search(received):
         raise SignatureRefused("The request target holds a control character.")
+    if b"#" in received:
+        raise SignatureRefused("The request target holds a #, which has no place there (RFC 9112, section 3.2).")
     yield received
     path, _, query = received.partition(b"?")
     decoded = unquote_to_bytes(path) + (b"?" + query if query else b"")

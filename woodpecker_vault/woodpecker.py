@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from woodpecker_vault.errors import BadRequest, Invalid
+from woodpecker_vault.errors import BadRequest, Invalid, SignatureRefused
 
 EVENTS = (
     "push",
@@ -30,8 +30,9 @@ EVENTS = (
 
 PULL_REQUEST_EVENTS = frozenset({"pull_request", "pull_request_closed", "pull_request_metadata"})
 
-_EVENTS_WITH_VOUCHED_BRANCH = frozenset({"push", "cron", "release"}) | PULL_REQUEST_EVENTS
-"""Elsewhere the branch is the caller's choice (manual), inherited (deployment) or missing (tag)."""
+_EVENTS_WITH_VOUCHED_BRANCH = frozenset({"push", "cron"})
+"""Elsewhere the branch is the caller's choice (manual), inherited (deployment), typed by whoever made the release
+(release) or missing (tag). A pull request's is looked for in ``refspec``."""
 
 # Woodpecker's own pattern (``server/model/secret.go``), but a tag may also hold dots, as Docker's may: a secret for
 # ``alpine:3.20`` works in a pipeline, only Woodpecker's form for database secrets refuses it.
@@ -65,11 +66,19 @@ class Pipeline(_Wire):
     number: int = 0
     event: str
     branch: str = ""
+    refspec: str = ""
     from_fork: bool = False
 
     @property
     def vouched_branch(self) -> str:
-        """The branch, where the forge vouches for it; a pull request's is its target. Empty elsewhere."""
+        """The branch, where the forge vouches for it. Empty elsewhere.
+
+        A pull request's is its target, out of ``refspec`` (``source:target``): ``branch`` is the source on some forges.
+        No branch's name can hold a colon (git check-ref-format).
+        """
+        if self.event in PULL_REQUEST_EVENTS:
+            source, colon, target = self.refspec.partition(":")
+            return target if source and colon and ":" not in target else ""
         return self.branch if self.event in _EVENTS_WITH_VOUCHED_BRANCH else ""
 
 
@@ -115,6 +124,34 @@ class SecretBody(_Wire):
             raise Invalid("The body is about another repository or organization than the URL.")
         if name is not None and self.name not in {None, "", name}:
             raise Invalid("The body names another secret than the URL; secrets cannot be renamed.")
+
+
+_NOT_ALPHA = frozenset({"repo", "pipeline", "netrc", "configuration"})
+"""What the bodies of Woodpecker's other extensions hold, and a secret's does not."""
+
+
+def check_made_for_alpha(method: str, body: bytes) -> None:
+    """Refuse a body that cannot have been signed for the alpha form.
+
+    Whoever administers a repository chooses the path for which Woodpecker signs the bodies of that repository's
+    pipelines, and can send one here with any method: the signature does not cover that.
+
+    Raises:
+        SignatureRefused: a GET or DELETE with a body, or a POST or PUT with that of another extension.
+        BadRequest: a POST or PUT with what is not a JSON object.
+    """
+    if method in {"GET", "DELETE"}:
+        if body:
+            raise SignatureRefused("This request takes no body: what was signed was made for something else.")
+        return
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequest("The body is not as expected: it is not JSON.") from None
+    if not isinstance(document, dict):
+        raise BadRequest("The body is not as expected: it is not a JSON object.")
+    if _NOT_ALPHA & {key.lower() for key in document}:
+        raise SignatureRefused("This body is a pipeline's: what was signed was made for something else.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,10 @@ async def _serve(settings: config.Settings, read_again: Callable[[], config.Sett
     with hangup(reloads.ask):
         async with running(settings, reloads) as url:
             vault = ",".join(map(_without_password, settings.vault.address.split(",")))
-            log.info("listening", extra={"url": url, "version": __version__, "vault": vault})
+            log.info(
+                "listening",
+                extra={"url": url.removesuffix(settings.server.base_path), "version": __version__, "vault": vault},
+            )
             try:
                 await asyncio.Event().wait()
             finally:

@@ -266,6 +266,7 @@ def _limits(settings: config.Settings, budget: Budget) -> Limits:
         max_body_bytes=settings.server.max_body_bytes,
         base_path=settings.server.base_path,
         proxy_strips_base_path=settings.server.proxy_strips_base_path,
+        alpha=settings.secrets.alpha,
         freshness=Freshness(settings.woodpecker.max_age, settings.woodpecker.max_clock_skew),
     )
 
