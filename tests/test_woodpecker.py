@@ -51,7 +51,8 @@ class TestPipelineRequest:
                 "trusted": {"network": false, "volumes": false, "security": false}
               },
               "pipeline": {
-                "id": 100, "number": 12, "event": "pull_request", "branch": "main", "ref": "refs/pull/1/head", "refspec": "fix:main",
+                "id": 100, "number": 12, "event": "pull_request", "branch": "main", "ref": "refs/pull/1/head",
+                "refspec": "fix:main",
                 "commit": "2fff90f8d288a4640e90f05049fe30e61a14fd50", "author": "octocat", "from_fork": true
               },
               "netrc": {"machine": "forge.example", "login": "octocat", "password": "netrc-password", "type": "gitea"}
