@@ -255,6 +255,7 @@ async def serving(
             while not service.url:
                 assert process.returncode is None, service.raw_log
                 await asyncio.sleep(0.005)
+        service.url += document.get("server", {}).get("base_path", "")  # which the log does not show
         yield service
     finally:
         try:
