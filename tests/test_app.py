@@ -1249,7 +1249,7 @@ class TestTheLog:
             "taken": await client.send("POST", path, {**secret, "value": "two"}),
             "read": await client.send("GET", f"{path}/token"),
             "deleted": await client.send("DELETE", f"{path}/token"),
-            "gone": await client.send("DELETE", f"{path}/token", age=10),
+            "gone": await client.send("DELETE", f"{path}/token", age=5),
             "invalid": await client.send("POST", path, {"name": "", "value": "x"}),
             "bad": await client.send("POST", path, {"name": 5}),
             "unsigned": await client.raw("GET", path, None, {}),

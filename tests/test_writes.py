@@ -236,7 +236,7 @@ async def test_creators_and_deleters_at_once_leave_one_whole_secret_or_none(
         replies = await asyncio.gather(
             *(
                 # A signature of its own for each delete, or they would all be one request.
-                clients[i % 2].send("DELETE", path, age=i // 2)
+                clients[i % 2].send("DELETE", f"{path}?{i}")
                 if i % 4 > 1
                 else clients[i % 2].send("POST", url(repo_id), creators[i // 2].body("token"))
                 for i in range(2 * AT_ONCE)
