@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import pytest
@@ -1212,6 +1212,11 @@ class TestABasePath:
             assert_problem(await inside.raw("GET", "/healthz", None, {}), 401)
             for path in ("/healthz", "/readyz"):
                 assert (await outside.raw("GET", path, None, {})).status == 200
+            assert_problem(reply := await outside.raw("GET", "/only%2Dwe/know%2Ethis/a%20b", None, {}), 401)
+            await own.service.logged(reply.headers["X-Request-Id"])
+            paths = [line["path"] for line in own.service.log if "path" in line]
+            assert f"/repo/{repo_id}/secrets/a%20b" in paths
+            assert not any("/only-we/know.this" in unquote(text) for text in own.service.raw_log)
 
     async def test_that_a_proxy_strips_is_signed_but_does_not_arrive(
         self, serve: Serve, admin: Admin, repo_id: int

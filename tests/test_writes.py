@@ -135,13 +135,17 @@ def check_served(seen: Sequence[Mapping[str, Any]], by_value: Mapping[str, Whole
     assert not wrong, f"{len(wrong)} of {len(seen)}, such as {wrong[0]}: wanted {by_value[wrong[0]['value']]}"
 
 
+def patient(bao: OpenBao, key: Ed25519PrivateKey) -> dict[str, Any]:
+    """Settings with time: many writers at once may need more than a request's eight seconds on a busy machine."""
+    return settings(key, bao, server={"request_timeout": 30.0})
+
+
 @pytest.fixture(scope="module")
 async def service(
     tmp_path_factory: pytest.TempPathFactory, bao: OpenBao, key: Ed25519PrivateKey
 ) -> AsyncIterator[Service]:
-    """One that has time: many writers at once may need more than a request's eight seconds on a busy machine."""
-    document = settings(key, bao, server={"request_timeout": 30.0})
-    async with serving(tmp_path_factory.mktemp("writing"), document) as service:
+    """One service."""
+    async with serving(tmp_path_factory.mktemp("writing"), patient(bao, key)) as service:
         yield service
 
 
@@ -150,8 +154,7 @@ async def replica(
     tmp_path_factory: pytest.TempPathFactory, bao: OpenBao, key: Ed25519PrivateKey
 ) -> AsyncIterator[Service]:
     """A second one on the same Vault."""
-    document = settings(key, bao, server={"request_timeout": 30.0})
-    async with serving(tmp_path_factory.mktemp("writing-too"), document) as service:
+    async with serving(tmp_path_factory.mktemp("writing-too"), patient(bao, key)) as service:
         yield service
 
 

@@ -371,8 +371,9 @@ def _shown_path(request: web.Request, base_path: str) -> str:
     path = request.rel_url.raw_path
     if not base_path:
         return path
-    decoded = unquote(path)
-    return decoded.replace(base_path, "") if base_path in decoded else path
+    shown = path.replace(base_path, "")
+    decoded = unquote(shown)
+    return decoded.replace(base_path, "") if base_path in decoded else shown
 
 
 def _problem(error: Exception, request: web.Request) -> Problem:

@@ -37,7 +37,7 @@ class Caller:
             self._request.reset(before)
 
     def is_pipeline(self, repository: str, number: int, event: str, branch: str) -> None:
-        """The request that is under way asks for this pipeline."""
+        """The current request asks for this pipeline."""
         request = self._request.get()
         if request is not None:
             request.pipeline = described(repository, number, event, branch)

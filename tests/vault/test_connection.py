@@ -8,7 +8,6 @@ import pytest
 from aiohttp import web
 
 from tests.vault.conftest import Tls
-from woodpecker_vault.tls import authority_files
 from woodpecker_vault.vault.connection import Connection, open_session, tls_context
 
 
@@ -23,15 +22,6 @@ from woodpecker_vault.vault.connection import Connection, open_session, tls_cont
 )
 def test_addresses_stand_between_commas_and_end_without_a_slash(address: str, addresses: tuple[str, ...]) -> None:
     assert Connection(address).addresses == addresses
-
-
-def test_authorities_are_the_one_file_and_those_in_the_folder_but_no_folders_in_it(tmp_path: Path) -> None:
-    for name in ("b.pem", "a.pem"):
-        (tmp_path / name).touch()
-    (tmp_path / "..data").mkdir()
-    assert authority_files("", "") == []
-    assert authority_files("ca.pem", "") == [Path("ca.pem")]
-    assert authority_files("ca.pem", str(tmp_path)) == [Path("ca.pem"), tmp_path / "a.pem", tmp_path / "b.pem"]
 
 
 def test_every_authority_given_is_trusted_and_no_other(tls: Tls, tmp_path: Path) -> None:

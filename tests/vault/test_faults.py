@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from hvac import exceptions
 
-from tests.servers import Admin, Proxy
+from tests.servers import Admin, Proxy, speaking
 from tests.vault import rooms
 from tests.vault.raft import Raft
 from woodpecker_vault.cli.openbao import OpenBao, free_port
@@ -151,12 +151,8 @@ async def answering(head: str, body: bytes) -> AsyncIterator[str]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with speaking(answer) as address:
+        yield address
 
 
 @pytest.mark.parametrize(
@@ -192,14 +188,8 @@ async def test_what_does_not_speak_http_is_unavailable() -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        async with rooms(Connection(address), "open-sesame") as ours:
-            await check_all(ours.kv, Unavailable, "cannot be reached", "open-sesame")
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with speaking(answer) as address, rooms(Connection(address), "open-sesame") as ours:
+        await check_all(ours.kv, Unavailable, "cannot be reached", "open-sesame")
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"data": {}}', b'{"data": {"data": {}}}', b'{"data": null}', b'{"data": 5}'])

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from tests.servers import speaking
 from tests.vault import rooms
 from woodpecker_vault.errors import Problem
 from woodpecker_vault.exact_json import Digits
@@ -123,12 +124,8 @@ async def echoing(head: str, *, as_json: bool) -> AsyncIterator[str]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with speaking(answer) as address:
+        yield address
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,8 @@ async def vault_rooms(
     kv = KV(AuthenticatedAdapter(sender, connection.namespace, tokens), mount, patience, written=memory.written)
     shared = SharedReads(budget)
     fresh = VaultFolders(kv, shared)
-    folders = _sample_folders(_rules(settings.secrets))
+    rules = _rules(settings.secrets)
+    folders = _sample_folders(rules)
     lately = Lately(time.monotonic)
     impatient = Adapter(sender, connection.namespace, patient=False)
     ready = Health(
@@ -139,7 +140,7 @@ async def vault_rooms(
         AuthenticatedAdapter(sender, connection.namespace, tokens, patient=False),
         tokens,
         mount=mount,
-        reach=Reach(impatient, tokens, mount=mount, layers=_rules(settings.secrets).layers, lately=lately),
+        reach=Reach(impatient, tokens, mount=mount, layers=rules.layers, lately=lately),
         now=time.monotonic,
     )
     rooms = VaultRooms(kv, fresh, Noted(fresh, lately), ready, tokens.log_in_again)
@@ -213,7 +214,7 @@ def _given_keys(settings: config.Woodpecker, session: aiohttp.ClientSession) -> 
 async def _listening(
     runner: web.AppRunner, settings: config.Settings, tls: Watched[ssl.SSLContext] | None
 ) -> AsyncIterator[str]:
-    """The URL at which it listens, until the block ends; then what is under way is answered."""
+    """The URL at which it listens, until the block ends; then requests in progress are answered."""
     await runner.setup()
     try:
         assert runner.server is not None  # noqa: S101 - it is set up

@@ -7,11 +7,10 @@ from typing import Any
 
 from hvac.api.system_backend import SystemBackend
 from hvac.exceptions import VaultError
-from hvac.utils import format_url
 
 from woodpecker_vault.errors import LoginRefused, Problem, TokenRefused, Unavailable
 from woodpecker_vault.vault.faults import Missing, translated, well_formed
-from woodpecker_vault.vault.mounts import what_is_wrong
+from woodpecker_vault.vault.mounts import url_of, what_is_wrong
 from woodpecker_vault.vault.permissions import Hidden, asked
 from woodpecker_vault.vault.reach import Finding, Reach
 from woodpecker_vault.vault.transport import Adapter, TokenSource
@@ -127,10 +126,9 @@ class Health:
 
     async def _mounted(self, look: "_Look") -> Problem | None:
         """Check the mount; where Vault does not show it, what to say if nothing else shows that it is there."""
-        url = format_url("/v1/sys/internal/ui/mounts/{mount}", mount=self._mount)
         unseen = f"The token may see no mount {self._mount}/: check secrets.mount and the token's policy."
         try:
-            answer = await asked(self._authenticated, "get", url, "look the mount up")
+            answer = await asked(self._authenticated, "get", url_of(self._mount), "look the mount up")
         except TokenRefused as problem:
             look.hide("mount", unseen)
             return problem

@@ -44,10 +44,9 @@ class Mount:
 
     async def _look(self) -> None:
         doing = "look the mount up"
-        url = format_url("/v1/sys/internal/ui/mounts/{mount}", mount=self._path)
         try:
             with translated(doing):
-                answer = await self._adapter.request("get", url, patient=False)
+                answer = await self._adapter.request("get", url_of(self._path), patient=False)
         except TokenRefused:
             raise
         except (Denied, Missing, NotVault):
@@ -56,6 +55,12 @@ class Mount:
             wrong = what_is_wrong(answer["data"], self._path)
         if wrong:
             raise Denied(wrong, cause=doing)
+
+
+def url_of(path: str) -> str:
+    """Where Vault says, to any token that may see the mount, what is mounted at or above a path."""
+    url: str = format_url("/v1/sys/internal/ui/mounts/{mount}", mount=path)
+    return url
 
 
 def what_is_wrong(found: Mapping[str, Any], path: str) -> str:

@@ -34,7 +34,7 @@ _MOST_REQUESTS = 12
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Whether something is well, and what there is to say about it."""
+    """Whether something is well, and a detail to show with it."""
 
     ok: bool = True
     detail: str = ""

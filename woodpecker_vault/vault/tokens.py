@@ -243,7 +243,7 @@ class Tokens:
         old = self._held
         if old is not None and old.grant.ours and old.grant.token != grant.token:
             self._retired.append((self._now() + self._budget.seconds, old.grant.token))
-        if grant.token and (old is None or _told_of(old.grant) != _told_of(grant)):
+        if old is None or _told_of(old.grant) != _told_of(grant):
             _tell(self._method.method, grant)
         self._held = held = _Held(
             grant,
